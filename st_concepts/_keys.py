@@ -1,0 +1,60 @@
+"""Every slot name that the package reads or writes, written once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class _Keys(NamedTuple):
+    # obs
+    BATCH: str = "section"
+    DISAGREEMENT: str = "concept_disagreement"
+    # obsm
+    SPATIAL: str = "spatial"
+    LATENT: str = "X_stc"
+    SCORE: str = "concept_score"
+    PATTERN: str = "concept_pattern"
+    SPATIAL_SALIENCY: str = "spatial_saliency"
+    # varm
+    SALIENCY: str = "concept_saliency"
+    # layers: prefix + "_" + safe label of the concept
+    SALIENCY_MAP: str = "concept_saliency"
+    # uns
+    CONCEPTS: str = "concepts"
+    RANK: str = "rank_genes_concepts"
+
+
+KEYS = _Keys()
+
+
+def safe_labels(names: Iterable[str]) -> list[str]:
+    """Labels that anndata accepts as keys and columns, unique and in the order of ``names``.
+
+    anndata refuses ``/`` in keys, so ``"L2/3"`` becomes ``"L2_3"``. Should that collide with another name, a number is
+    appended. True names are kept in ``uns["concepts"]["names"]``.
+
+    Examples
+    --------
+    >>> safe_labels(["L1", "L2/3", "L2_3"])
+    ['L1', 'L2_3_1', 'L2_3']
+    """
+    names = [str(n) for n in names]
+    taken = {n for n in names if "/" not in n}
+    out: list[str] = []
+    for name in names:
+        label = name
+        if "/" in name:
+            base = label = name.replace("/", "_")
+            i = 0
+            while label in taken:
+                i += 1
+                label = f"{base}_{i}"
+            taken.add(label)
+        out.append(label)
+    return out
+
+
+def saliency_layer(label: str, key_added: str = KEYS.SALIENCY_MAP) -> str:
+    """Name of the layer that holds the per-spot saliency of the concept with safe label ``label``."""
+    return f"{key_added}_{label}"
