@@ -40,8 +40,9 @@ LAYER_NAMES = {
     "Granular Cell Layer": "GCL",
 }
 
-# ordered in lightness, told apart in the common colour-vision deficiencies, and away from the pink of H&E
-LAYER_COLORS = ("#fde725", "#7ad151", "#22a884", "#2a788e", "#2b2f7f")
+# five colours of Okabe and Ito, told apart in the common colour-vision deficiencies; from light (surface) to dark, so
+# that they are ordered in grey too, and neighbouring layers differ in hue
+LAYER_COLORS = ("#f0e442", "#56b4e9", "#009e73", "#d55e00", "#0072b2")
 
 _SPLOTCH = "tare/Splotch", "5792958513c67742a7bbe60f80959bf8ddd23dc1"
 _LAYERS_AT = "tutorials/olfactory_bulb_st/annotations/"

@@ -138,8 +138,8 @@ def match_labels(
     if not hit.any():
         example = f"{coords[0, 0]:g}x{coords[0, 1]:g}" if len(coords) else "none"
         raise ValueError(
-            f"{where}: none of its {len(annotated)} spots (first: {list(spots)[:1]}) is at the array position of a spot "
-            f"of the count table (first: {example}). The two files belong to different sections, or x and y are "
+            f"{where}: none of its {len(annotated)} spots (first: {list(spots)[:1]}) is at the array position of a "
+            f"spot of the count table (first: {example}). The two files belong to different sections, or x and y are "
             "swapped."
         )
     if not distinct or np.unique(found[hit]).size < hit.sum():

@@ -179,6 +179,6 @@ def _check_inside(pixels: np.ndarray, width: int, height: int, pitch: float) -> 
     if (low < -pitch).any() or (high > np.array([width, height]) + pitch).any():
         raise ValueError(
             f"Spots fall outside the image: they span x {low[0]:.0f}..{high[0]:.0f}, y {low[1]:.0f}..{high[1]:.0f} "
-            f"pixels, the image is {width} x {height}. If the image is a reduced copy of the one the alignment was made for, "
-            "pass `image_scale`; without an alignment, check `array_size`."
+            f"pixels, the image is {width} x {height}. If the image is a reduced copy of the one the "
+            "alignment was made for, pass `image_scale`; without an alignment, check `array_size`."
         )
