@@ -239,10 +239,12 @@ def _genes(n_vars: int, n_markers: int, n_smooth: int, effect: float, rng: np.ra
     n_layers = len(LAYERS)
     n_marker_genes = n_layers * n_markers
     base = rng.lognormal(0.0, 2.0, n_vars)
-    # markers must be seen to be found: at least the median level, the same levels and effects in each layer
-    levels = np.exp(np.abs(rng.normal(0.0, 1.0, n_markers)))
+    # markers must be seen to be found, and nuisance to matter: above the level of two genes in three
+    levels = np.exp(1.0 + np.abs(rng.normal(0.0, 1.0, n_markers + n_smooth)))
     effects = effect * rng.uniform(0.7, 1.3, n_markers)
-    base[:n_marker_genes] = np.tile(levels, n_layers)
+    # the same levels and effects in each layer
+    base[:n_marker_genes] = np.tile(levels[:n_markers], n_layers)
+    base[n_marker_genes : n_marker_genes + n_smooth] = levels[n_markers:]
     lfc = np.zeros(n_vars)
     lfc[:n_marker_genes] = np.tile(effects, n_layers)
     layer = np.full(n_vars, -1)
@@ -312,15 +314,16 @@ def _counts(
     for start, stream in zip(starts, np.random.SeedSequence([seed, 1]).spawn(len(starts)), strict=True):
         rng = np.random.default_rng(stream)
         here = slice(start, min(start + _BLOCK, n_vars))
-        log_mean = np.where(layer[:, None] == genes.layer[None, here], genes.lfc[here], 0.0)
-        log_mean += shift[section][:, here]
+        mean = depth[:, None] * genes.base[here]
+        marked = layer[:, None] == genes.layer[None, here]
+        mean[marked] *= np.exp(np.broadcast_to(genes.lfc[here], mean.shape)[marked])
         smooth = np.flatnonzero(genes.kind[here] == _KINDS.index("smooth"))
         # a gene has its own field in each section: what is unrelated to the layers must not repeat
         for s in range(len(shift)):
             rows = np.flatnonzero(section == s)
             fields = _field(unit[rows], smooth.size, smooth_scale, rng)
-            log_mean[np.ix_(rows, smooth)] += smooth_sd * fields - 0.5 * smooth_sd**2
-        mean = depth[:, None] * genes.base[here] * np.exp(log_mean)
+            mean[np.ix_(rows, smooth)] *= np.exp(smooth_sd * fields - 0.5 * smooth_sd**2)
+            mean[rows] *= np.exp(shift[s, here])
         blocks.append(_negative_binomial(mean, genes.theta[here], rng))
     counts = sp.csr_matrix(sp.hstack(blocks, format="csr"))
     counts.sort_indices()
