@@ -116,12 +116,13 @@ def _from_cache(file: RemoteFile, cache: Path) -> Path:
         )
         return Path(manager.fetch(file.name, downloader=pooch.HTTPDownloader(timeout=TIMEOUT)))
     except requests.exceptions.RequestException as error:
+        reason = str(error) if isinstance(error, requests.exceptions.HTTPError) else type(error).__name__
         raise DataUnavailableError(
-            f"{about} could not be downloaded from {file.url} ({type(error).__name__}). Connect to the network, or "
+            f"{about} could not be downloaded from {file.url} ({reason}). Connect to the network, or "
             f"download the file elsewhere, put it in a folder (as mob/{file.name} or {file.name}) and set {ENV} to "
             "that folder. The simulated section needs no files: st_concepts.datasets.simulated_bulb()."
         ) from error
-    except PermissionError as error:
+    except OSError as error:
         raise DataUnavailableError(
             f"{about} the cache {cache} cannot be written ({error}). Pass a folder of yours as `cache_dir`, or "
             f"set {ENV}."

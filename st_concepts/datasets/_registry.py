@@ -27,6 +27,8 @@ class Section(NamedTuple):
     annotation: str
     image: str
     table: str | None
+    n_obs: int
+    n_vars: int
 
 
 LAYERS = ("ONL", "GL", "OPL", "MCL", "GCL")
@@ -113,7 +115,7 @@ FILES: dict[str, RemoteFile] = {
 }
 
 SECTIONS: dict[int, Section] = {
-    1: Section("MOB.RData", "01_01.tsv", "01.jpg", "MOB1"),
-    2: Section("MOB.RData", "02_01.tsv", "02.jpg", "MOB2"),
-    11: Section("Rep11_MOB_count_matrix-1.tsv.gz", "11_01.tsv", "11.jpg", None),
+    1: Section("MOB.RData", "01_01.tsv", "01.jpg", "MOB1", 267, 16573),
+    2: Section("MOB.RData", "02_01.tsv", "02.jpg", "MOB2", 280, 15981),
+    11: Section("Rep11_MOB_count_matrix-1.tsv.gz", "11_01.tsv", "11.jpg", None, 262, 16218),
 }

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from st_concepts._keys import KEYS
+from st_concepts._keys import KEYS, safe_labels
 
 from . import _alignment, _image
 from ._annotation import as_categorical, match_labels, read_annotation
@@ -110,7 +110,8 @@ def read_st(
             "`image_scale`, `spot_diameter`, `hires` and `lowres` must be positive, and `array_size` at least (2, 2)."
         )
     adata, source = _counts(counts)
-    library_id = library_id or source
+    # a key of uns, where anndata refuses the slash
+    library_id = safe_labels([library_id or source])[0]
     coords = parse_spot_names(adata.obs_names, where=source)
     obs: dict[str, Any] = {
         "array_x": coords[:, 0],
