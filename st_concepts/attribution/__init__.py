@@ -1,1 +1,37 @@
-"""attribution."""
+"""Attribution of concept scores to genes: exact, factorised, on any encoder."""
+
+from __future__ import annotations
+
+from st_concepts.attribution._baselines import (
+    group_baseline,
+    group_means,
+    mean_baseline,
+    other_groups_baselines,
+    profile_baseline,
+    zero_baseline,
+)
+from st_concepts.attribution._group import group_attributions
+from st_concepts.attribution._registry import METHODS, Method, Options, get_method, methods_markdown, methods_table
+from st_concepts.attribution._result import Batch, GroupAttribution, iter_batches
+from st_concepts.attribution._spot import SpotAttribution, spot_attributions
+
+__all__ = [
+    "METHODS",
+    "Batch",
+    "GroupAttribution",
+    "Method",
+    "Options",
+    "SpotAttribution",
+    "get_method",
+    "group_attributions",
+    "group_baseline",
+    "group_means",
+    "iter_batches",
+    "mean_baseline",
+    "methods_markdown",
+    "methods_table",
+    "other_groups_baselines",
+    "profile_baseline",
+    "spot_attributions",
+    "zero_baseline",
+]

@@ -1,0 +1,276 @@
+"""Mean attribution over groups of spots, from a stream of sparse batches, without an array of spots by genes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from st_concepts.attribution._checks import check_baseline, check_codes, check_features
+from st_concepts.attribution._deltas import expected_passes, multipliers
+from st_concepts.attribution._occlude import occlusion_entries
+from st_concepts.attribution._registry import Method, Options, effective_form, get_method
+from st_concepts.attribution._result import Batch, GroupAttribution, expand_directions
+from st_concepts.attribution._run import Runner
+from st_concepts.models._encoder import Encoder, FeatureMatrix
+
+
+def group_attributions(
+    encoder: Encoder,
+    batches: Iterable[Batch],
+    *,
+    method: str | Method = "integrated_gradients",
+    concepts: np.ndarray | None = None,
+    paired: bool = False,
+    baselines: np.ndarray | None = None,
+    references: FeatureMatrix | Sequence[FeatureMatrix] | None = None,
+    options: Options | None = None,
+    dtype: torch.dtype = torch.float32,
+    chunk_size: int = 2048,
+) -> GroupAttribution:
+    """Mean attribution of each gene over each group of spots.
+
+    The first layer is linear, so everything but the last product happens in its hidden space: a group's mean gradient
+    is its mean hidden multiplier times the weights, and products with the features touch only their nonzero entries.
+    The result equals the mean of the maps of single spots up to rounding.
+
+    Parameters
+    ----------
+    encoder
+        Model to explain.
+    batches
+        Stream of `Batch`; see `iter_batches`. Read once.
+    method
+        Name of a method, see `methods_table`.
+    concepts
+        Concept vectors ``(n_concepts, n_latent)``: each group gets the attributions of every concept. Without them,
+        those of every latent dimension, from which `GroupAttribution.contract` gives any concept's later.
+    paired
+        Give group ``k`` concept ``k`` only: one backward pass where the latent dimensions take ``n_latent``.
+    baselines
+        For path methods, `deeplift` and `occlusion`: ``(n_vars,)`` for all groups or ``(n_groups, n_vars)``, in units
+        of the features; `None` is zero. See `other_groups_baselines`, `mean_baseline`, `group_baseline`.
+    references
+        For `expected_gradients`: features of reference spots ``(n_references, n_vars)``, or one such matrix per group.
+    options
+        Settings of the method.
+    dtype
+        ``torch.float32`` or ``torch.float64``.
+    chunk_size
+        Spots that run through the encoder together.
+
+    Returns
+    -------
+    See `GroupAttribution`. A group without weight has NaN everywhere.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown, not linear in the concept while no concept is given, in need of ReLUs that the encoder
+        does not have, or if a shape, code or value in the input does not fit the encoder.
+
+    Examples
+    --------
+    >>> result = group_attributions(encoder, iter_batches(x, one_hot_layers), method="gradient")  # doctest: +SKIP
+    >>> result.contract(concept_vectors, paired=True).values[:, 0]  # (n_layers, n_vars)          # doctest: +SKIP
+    """
+    record, options = get_method(method), options or Options()
+    if concepts is None and not record.linear_in_concept:
+        raise ValueError(f"{record.name} is not linear in the concept vector: pass concepts=.")
+    with Runner(encoder, dtype) as run:
+        total: _Totals | None = None
+        for batch in batches:
+            batch = _checked(batch, run)
+            if total is None:
+                n_groups = batch.weights.shape[1]
+                directions = expand_directions(concepts, n_groups, encoder.n_latent, paired)
+                total = _Totals(run, record, options, directions, baselines, references, shared=not paired)
+            elif batch.weights.shape[1] != total.n_groups:
+                raise ValueError(
+                    f"A batch has weights for {batch.weights.shape[1]} groups, earlier ones {total.n_groups}."
+                )
+            total.add(batch, chunk_size)
+        if total is None:
+            raise ValueError("No spots: the stream of batches is empty. Do the groups contain any spot?")
+        return total.result(per_latent=concepts is None)
+
+
+def _checked(batch: Batch, run: Runner) -> Batch:
+    features = check_features(batch.features, run.n_vars)
+    weights = np.asarray(batch.weights, dtype=np.float64)
+    if weights.ndim == 1:
+        weights = weights[:, None]
+    if weights.ndim != 2 or len(weights) != features.shape[0]:
+        raise ValueError(f"weights have shape {weights.shape}, but the batch has {features.shape[0]} spots.")
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError("Group weights must be finite and not negative.")
+    return Batch(features, weights, check_codes(batch.codes, features.shape[0], run.n_codes))
+
+
+class _Totals:
+    """Sums over the stream; one row per group."""
+
+    def __init__(
+        self,
+        run: Runner,
+        method: Method,
+        options: Options,
+        directions: np.ndarray,
+        baselines: np.ndarray | None,
+        references: FeatureMatrix | Sequence[FeatureMatrix] | None,
+        *,
+        shared: bool,
+    ) -> None:
+        self.run, self.method, self.options, self.shared = run, method, options, shared
+        self.n_groups = n_groups = len(directions)
+        self.form = effective_form(method, options)
+        self.directions = directions
+        self.direction_tensor = run.tensor(directions)
+        m = directions.shape[1]
+        self.weight = np.zeros(n_groups)
+        self.hidden = np.zeros((n_groups, m, run.n_hidden))
+        self.genes = np.zeros((n_groups, m, run.n_vars))
+        self.latent_difference = np.zeros((n_groups, directions.shape[2]))
+        self.baselines = self._baselines(baselines)
+        self.start = run.project(self.baselines)
+        self.draw = run.draws(method, options)
+        self.references, self.reference_hidden = None, None
+        if self.form == "expected":
+            self.references = run.references(references, n_groups)
+            self.reference_hidden = [np.zeros((m, r.shape[0], run.n_hidden)) for r in self.references]
+            self.reference_start = [run.tensor(run.project(r)) for r in self.references]
+
+    def _baselines(self, baselines: np.ndarray | None) -> np.ndarray:
+        if baselines is None or np.ndim(baselines) == 1:
+            one = check_baseline(baselines, self.run.n_vars)
+            return np.broadcast_to(one, (self.n_groups, self.run.n_vars))
+        if len(baselines) != self.n_groups:
+            raise ValueError(f"Got {len(baselines)} baselines for {self.n_groups} groups.")
+        return np.stack([check_baseline(b, self.run.n_vars) for b in np.asarray(baselines)])
+
+    def add(self, batch: Batch, chunk_size: int) -> None:
+        """Add the spots of a batch."""
+        run = self.run
+        size = chunk_size if self.method.name != "smoothgrad" else run.noise_rows(self.options, chunk_size)
+        for first in range(0, batch.features.shape[0], size):
+            rows = slice(first, first + size)
+            features, weights = batch.features[rows], batch.weights[rows]
+            codes = None if batch.codes is None else batch.codes[rows]
+            bias = run.bias_of(codes)
+            hidden = run.project(features) + bias
+            draws = self.draw(features.shape[0])
+            # one entry per spot and group it belongs to, group by group
+            groups, spots = np.nonzero(weights.T)
+            for begin in range(0, len(spots), size):
+                cut = slice(begin, begin + size)
+                self._add_entries(features, weights, codes, hidden, bias, draws, groups[cut], spots[cut])
+
+    def _add_entries(
+        self,
+        features: FeatureMatrix,
+        weights: np.ndarray,
+        codes: np.ndarray | None,
+        hidden: np.ndarray,
+        bias: np.ndarray,
+        draws: np.ndarray | None,
+        groups: np.ndarray,
+        spots: np.ndarray,
+    ) -> None:
+        run = self.run
+        present = np.unique(groups)
+        parts = [(k, slice(*np.searchsorted(groups, [k, k + 1]))) for k in present]
+        weight = weights[spots, groups]
+        self.weight += np.bincount(groups, weight, self.n_groups)
+        bias = bias if len(bias) == 1 else bias[spots]
+        a = run.tensor(hidden[spots])
+        code = run.codes(None if codes is None else codes[spots])
+        if self.shared:
+            directions = self.direction_tensor[0][:, None, :]
+        else:
+            directions = self.direction_tensor[torch.as_tensor(groups, device=run.device)].transpose(0, 1)
+        if self.form == "expected":
+            self._add_expected(features, a, bias, code, draws, directions, weight, spots, parts)
+            return
+        a0 = run.tensor(self.start[groups] + bias) if self.form in ("difference", "occlusion") else None
+        if a0 is not None:
+            difference = (run.latent(a, code) - run.latent(a0, code)) * weight[:, None]
+            for k, part in parts:
+                self.latent_difference[k] += difference[part].sum(0)
+        if self.form == "occlusion":
+            for k, part in parts:
+                rows = features[spots[part]]
+                entries = occlusion_entries(run, rows, a[part], None if code is None else code[part], self.baselines[k])
+                for entry, genes, drop in entries:
+                    scores = (drop @ self.directions[k].T) * weight[part][entry, None]
+                    for j in range(scores.shape[1]):
+                        self.genes[k, j] += np.bincount(genes, scores[:, j], run.n_vars)
+            return
+        noise = None if draws is None else run.tensor(draws[spots])
+        deltas = multipliers(
+            self.method, self.options, run.net, a, a0, code, directions, noise=noise, factorised=run.factorised
+        )
+        deltas = deltas.cpu().numpy() * weight[:, None].astype(run.numpy_dtype)
+        for k, part in parts:
+            self.hidden[k] += deltas[:, part].sum(1, dtype=np.float64)
+            if self.form != "gradient":
+                self._cross(self.genes[k], features[spots[part]], deltas[:, part])
+
+    def _cross(self, target: np.ndarray, features: FeatureMatrix, deltas: np.ndarray) -> None:
+        for j, delta in enumerate(deltas):
+            target[j] += self.run.cross(features, delta)
+
+    def _add_expected(
+        self,
+        features: FeatureMatrix,
+        a: torch.Tensor,
+        bias: np.ndarray,
+        code: torch.Tensor | None,
+        draws: np.ndarray,
+        directions: torch.Tensor,
+        weight: np.ndarray,
+        spots: np.ndarray,
+        parts: list[tuple[int, slice]],
+    ) -> None:
+        run, n_samples = self.run, self.options.n_samples
+        latent = run.latent(a, code)
+        for k, part in parts:
+            shift = run.tensor(bias if len(bias) == 1 else bias[part])
+            rows = directions if directions.shape[1] == 1 else directions[:, part]
+            code_k = None if code is None else code[part]
+            total = np.zeros((directions.shape[0], part.stop - part.start, run.n_hidden), dtype=run.numpy_dtype)
+            passes = expected_passes(run.net, a[part], self.reference_start[k], shift, code_k, rows, draws[spots[part]])
+            for which, deltas in passes:
+                delta = deltas.cpu().numpy() * (weight[part, None] / n_samples).astype(run.numpy_dtype)
+                total += delta
+                for j in range(len(delta)):
+                    np.add.at(self.reference_hidden[k][j], which, delta[j])
+            self._cross(self.genes[k], features[spots[part]], total)
+            mean = run.mean_latent(self.reference_start[k], None if code_k is None else code_k.cpu().numpy())
+            self.latent_difference[k] += ((latent[part] - mean) * weight[part, None]).sum(0)
+
+    def result(self, *, per_latent: bool) -> GroupAttribution:
+        """Means over the stream."""
+        run = self.run
+        values = self.genes
+        if self.form in ("gradient", "difference"):
+            linear = run.back(self.hidden)
+            values = linear if self.form == "gradient" else values - self.baselines[:, None, :] * linear
+        if self.form == "expected":
+            for k, hidden in enumerate(self.reference_hidden):
+                for j in range(len(hidden)):
+                    values[k, j] -= run.cross(self.references[k], hidden[j].astype(run.numpy_dtype))
+        weight = np.where(self.weight > 0, self.weight, np.nan)[:, None]
+        difference = None
+        if self.form in ("difference", "expected"):
+            difference = np.einsum("kml,kl->km", self.directions, self.latent_difference) / weight
+        return GroupAttribution(
+            values=values / weight[..., None],
+            directions=np.array(self.directions),
+            weight=self.weight,
+            score_difference=difference,
+            per_latent=per_latent,
+            method=self.method,
+            path="factorised" if run.factorised else "autograd",
+            parameters={"method": self.method.name, **self.options.used_by(self.method)},
+        )

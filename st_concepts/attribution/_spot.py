@@ -1,0 +1,266 @@
+"""Attribution of each gene in each spot, for the genes that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from st_concepts.attribution._checks import (
+    check_baseline,
+    check_codes,
+    check_concepts,
+    check_features,
+    check_genes,
+)
+from st_concepts.attribution._deltas import expected_passes, multipliers
+from st_concepts.attribution._occlude import occlusion_entries
+from st_concepts.attribution._registry import Method, Options, effective_form, get_method
+from st_concepts.attribution._run import Runner
+from st_concepts.models._encoder import Encoder, FeatureMatrix
+
+
+@dataclass(frozen=True)
+class SpotAttribution:
+    """Attributions of single spots.
+
+    Attributes
+    ----------
+    values
+        ``(n, n_genes)`` in the working type; CSR where the method multiplies sparse features, dense otherwise.
+    score
+        float64 ``(n,)``: concept score of each spot.
+    score_difference
+        float64 ``(n,)``: score minus that of the baseline or references; `None` for methods without one.
+    attribution_sum
+        float64 ``(n,)``: sum over *all* genes, also those not asked for; `None` for methods without a baseline and for
+        occlusion.
+    method
+        Record of the method.
+    path
+        ``"factorised"`` or ``"autograd"`` (no linear first layer).
+    """
+
+    values: np.ndarray | sp.csr_matrix
+    score: np.ndarray
+    score_difference: np.ndarray | None
+    attribution_sum: np.ndarray | None
+    method: Method
+    path: str
+
+
+def spot_attributions(
+    encoder: Encoder,
+    features: FeatureMatrix,
+    concept: np.ndarray,
+    *,
+    genes: Sequence[int] | np.ndarray | None = None,
+    method: str | Method = "integrated_gradients",
+    codes: np.ndarray | None = None,
+    baseline: np.ndarray | None = None,
+    references: FeatureMatrix | None = None,
+    options: Options | None = None,
+    dtype: torch.dtype = torch.float32,
+    chunk_size: int = 2048,
+) -> SpotAttribution:
+    """Attribution of chosen genes in every spot to one concept.
+
+    Parameters
+    ----------
+    encoder
+        Model to explain.
+    features
+        ``(n, n_vars)``, CSR or dense, as `Encoder.features` returns them.
+    concept
+        Concept vector ``(n_latent,)``.
+    genes
+        Column indices; `None` is all, which makes the result as large as the features.
+    method
+        Name of a method, see `methods_table`.
+    codes
+        Covariate codes ``(n,)`` or `None`.
+    baseline
+        ``(n_vars,)``, in units of the features; `None` is zero.
+    references
+        For `expected_gradients`: features of reference spots ``(n_references, n_vars)``.
+    options
+        Settings of the method.
+    dtype
+        ``torch.float32`` or ``torch.float64``.
+    chunk_size
+        Spots that run through the encoder together.
+
+    Returns
+    -------
+    See `SpotAttribution`.
+
+    Raises
+    ------
+    ValueError
+        As `group_attributions`, and if a gene index does not exist.
+
+    Examples
+    --------
+    >>> spot_attributions(encoder, x, v, genes=[3, 17], method="gradient").values.shape  # doctest: +SKIP
+    (261, 2)
+    """
+    record, options = get_method(method), options or Options()
+    vectors = check_concepts(concept, encoder.n_latent)
+    if len(vectors) != 1:
+        raise ValueError(f"spot_attributions takes one concept vector, got {len(vectors)}. Call it once per concept.")
+    with Runner(encoder, dtype) as run:
+        features = check_features(features, run.n_vars)
+        codes = check_codes(codes, features.shape[0], run.n_codes)
+        genes = check_genes(genes, run.n_vars)
+        spots = _Spots(run, record, options, vectors[0], genes, check_baseline(baseline, run.n_vars), references)
+        size = chunk_size if record.name != "smoothgrad" else run.noise_rows(options, chunk_size)
+        for first in range(0, features.shape[0], size):
+            rows = slice(first, first + size)
+            spots.add(features[rows], None if codes is None else codes[rows])
+        return spots.result(sparse=sp.issparse(features))
+
+
+class _Spots:
+    """Results of the chunks so far."""
+
+    def __init__(
+        self,
+        run: Runner,
+        method: Method,
+        options: Options,
+        concept: np.ndarray,
+        genes: np.ndarray | None,
+        baseline: np.ndarray,
+        references: FeatureMatrix | None,
+    ) -> None:
+        self.run, self.method, self.options = run, method, options
+        self.form = effective_form(method, options)
+        self.concept, self.genes, self.baseline = concept, genes, baseline
+        self.directions = run.tensor(concept[None, None, :])
+        self.start = run.project(baseline[None, :])
+        self.draw = run.draws(method, options)
+        if self.form == "expected":
+            (self.references,) = run.references(references, 1)
+            self.reference_start = run.tensor(run.project(self.references))
+            self.reference_genes = self._columns(self.references)
+        self.values: list[np.ndarray | sp.csr_matrix] = []
+        self.scores: list[np.ndarray] = []
+        self.differences: list[np.ndarray] = []
+        self.sums: list[np.ndarray] = []
+
+    def _columns(self, features: FeatureMatrix) -> np.ndarray:
+        part = features if self.genes is None else features[:, self.genes]
+        return np.asarray(part.toarray() if sp.issparse(part) else part, dtype=self.run.numpy_dtype)
+
+    def add(self, features: FeatureMatrix, codes: np.ndarray | None) -> None:
+        """Add the spots of a chunk."""
+        run = self.run
+        bias = run.bias_of(codes)
+        a = run.tensor(run.project(features) + bias)
+        code = run.codes(codes)
+        draws = self.draw(features.shape[0])
+        score = run.latent(a, code) @ self.concept
+        self.scores.append(score)
+        if self.form == "expected":
+            self._add_expected(features, a, bias, codes, draws, score)
+            return
+        a0 = None
+        if self.form in ("difference", "occlusion"):
+            a0 = run.tensor(np.broadcast_to(self.start + bias, a.shape))
+            self.differences.append(score - run.latent(a0, code) @ self.concept)
+        if self.form == "occlusion":
+            self.values.append(self._occlude(features, a, code))
+            return
+        noise = None if draws is None else run.tensor(draws)
+        delta = multipliers(
+            self.method, self.options, run.net, a, a0, code, self.directions, noise=noise, factorised=run.factorised
+        )[0]
+        if a0 is not None:
+            # the sum over genes of (x - b) * (delta W) is delta . (W x - W b)
+            self.sums.append((delta * (a - a0)).sum(1).cpu().numpy().astype(np.float64))
+        values = run.back(delta.cpu().numpy(), self.genes)
+        if self.form == "difference":
+            baseline = self.baseline if self.genes is None else self.baseline[self.genes]
+            if baseline.any() or not sp.issparse(features):
+                values = values * (self._columns(features) - baseline.astype(run.numpy_dtype))
+            else:
+                values = self._times(features, values)
+        elif self.form == "input":
+            values = self._times(features, values)
+        self.values.append(values)
+
+    def _times(self, features: FeatureMatrix, values: np.ndarray) -> np.ndarray | sp.csr_matrix:
+        """``features * values``, sparse where the features are."""
+        if not sp.issparse(features):
+            return self._columns(features) * values
+        part = (features if self.genes is None else features[:, self.genes]).tocsr()
+        rows = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
+        data = (part.data * values[rows, part.indices]).astype(self.run.numpy_dtype)
+        return sp.csr_matrix((data, part.indices.copy(), part.indptr.copy()), shape=part.shape)
+
+    def _occlude(
+        self, features: FeatureMatrix, a: torch.Tensor, code: torch.Tensor | None
+    ) -> np.ndarray | sp.csr_matrix:
+        run = self.run
+        # a gene may be asked for twice; each is occluded once
+        unique, place = (None, None) if self.genes is None else np.unique(self.genes, return_inverse=True)
+        n_columns = run.n_vars if unique is None else len(unique)
+        found = [
+            (rows, columns if unique is None else np.searchsorted(unique, columns), drop @ self.concept)
+            for rows, columns, drop in occlusion_entries(run, features, a, code, self.baseline, unique)
+        ]
+        rows, columns, drops = (np.concatenate([f[i] for f in found]) for i in range(3)) if found else ([], [], [])
+        shape = (features.shape[0], n_columns)
+        values = sp.csr_matrix((np.asarray(drops, dtype=run.numpy_dtype), (rows, columns)), shape=shape)
+        values = values if place is None else values[:, place]
+        baseline_zero = not (self.baseline if self.genes is None else self.baseline[self.genes]).any()
+        return values.tocsr() if sp.issparse(features) and baseline_zero else values.toarray()
+
+    def _add_expected(
+        self,
+        features: FeatureMatrix,
+        a: torch.Tensor,
+        bias: np.ndarray,
+        codes: np.ndarray | None,
+        draws: np.ndarray,
+        score: np.ndarray,
+    ) -> None:
+        run, n_samples = self.run, self.options.n_samples
+        own = self._columns(features)
+        values = np.zeros_like(own)
+        sums = np.zeros(len(own))
+        shift = run.tensor(bias)
+        for which, delta in expected_passes(
+            run.net, a, self.reference_start, shift, run.codes(codes), self.directions, draws
+        ):
+            step = a - self.reference_start[torch.as_tensor(which, device=run.device)] - shift
+            sums += (delta[0] * step).sum(1).cpu().numpy() / n_samples
+            values += run.back(delta[0].cpu().numpy(), self.genes) * (own - self.reference_genes[which]) / n_samples
+        self.values.append(values)
+        self.sums.append(sums)
+        self.differences.append(score - run.mean_latent(self.reference_start, codes) @ self.concept)
+
+    def result(self, *, sparse: bool) -> SpotAttribution:
+        """All chunks together."""
+        n_genes = self.run.n_vars if self.genes is None else len(self.genes)
+        if not self.values:
+            values: np.ndarray | sp.csr_matrix = np.zeros((0, n_genes), dtype=self.run.numpy_dtype)
+        elif sp.issparse(self.values[0]):
+            values = sp.vstack(self.values, format="csr")
+        else:
+            values = np.concatenate(self.values)
+        return SpotAttribution(
+            values=values,
+            score=_join(self.scores),
+            score_difference=_join(self.differences) if self.differences else None,
+            attribution_sum=_join(self.sums) if self.sums else None,
+            method=self.method,
+            path="factorised" if self.run.factorised else "autograd",
+        )
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0)
