@@ -95,6 +95,16 @@ def _candidates(name: str, cache_dir: str | PathLike[str] | None) -> list[Path]:
     return [*(_below(root, name) if root is not None else ()), cache / name]
 
 
+def _download(url: str, output_file: str | PathLike[str], _manager: object) -> None:
+    """Stream ``url`` to ``output_file``; unlike pooch's own downloader, closes the connection when that fails too."""
+    import requests
+
+    with requests.get(url, stream=True, timeout=TIMEOUT) as response, Path(output_file).open("wb") as handle:
+        response.raise_for_status()
+        for chunk in response.iter_content(1 << 16):
+            handle.write(chunk)
+
+
 def _from_cache(file: RemoteFile, cache: Path) -> Path:
     import pooch
     import requests
@@ -114,7 +124,7 @@ def _from_cache(file: RemoteFile, cache: Path) -> Path:
             urls={file.name: file.url},
             retry_if_failed=0,
         )
-        return Path(manager.fetch(file.name, downloader=pooch.HTTPDownloader(timeout=TIMEOUT)))
+        return Path(manager.fetch(file.name, downloader=_download))
     except requests.exceptions.RequestException as error:
         reason = str(error) if isinstance(error, requests.exceptions.HTTPError) else type(error).__name__
         raise DataUnavailableError(

@@ -39,8 +39,9 @@ def read_annotation(path: Path) -> tuple[list[str], list[str | None], list[str]]
     rows = list(read_rows(path))
     header = rows[0][1]
     first = [fields[0] for _, fields in rows]
-    width = max(len(fields) for _, fields in rows)
-    if width == 2 and mostly_spot_names(first):
+    # a one-hot table of a single label has two columns as well, but of zeros and ones
+    zeros_and_ones = {fields[-1].strip() for _, fields in rows[1:]} <= {"0", "1"}
+    if len(header) == 2 and mostly_spot_names(first) and not zeros_and_ones:
         return _two_columns(path, rows)
     if mostly_spot_names(header[1:]) or mostly_spot_names(header):
         return _one_hot(path, rows, spots_in_columns=True)

@@ -109,10 +109,9 @@ def read_st(
         raise ValueError(
             "`image_scale`, `spot_diameter`, `hires` and `lowres` must be positive, and `array_size` at least (2, 2)."
         )
-    adata, source = _counts(counts)
+    adata, coords, source = _counts(counts)
     # a key of uns, where anndata refuses the slash
     library_id = safe_labels([library_id or source])[0]
-    coords = parse_spot_names(adata.obs_names, where=source)
     obs: dict[str, Any] = {
         "array_x": coords[:, 0],
         "array_y": coords[:, 1],
@@ -158,12 +157,13 @@ def read_st(
     return adata
 
 
-def _counts(counts: PathOrName | AnnData) -> tuple[AnnData, str]:
-    """Counts as a fresh AnnData, and what to call them."""
+def _counts(counts: PathOrName | AnnData) -> tuple[AnnData, np.ndarray, str]:
+    """Counts as a fresh AnnData, array coordinates of its spots, and what to call it."""
     if isinstance(counts, AnnData):
-        return counts.copy(), "section"
+        return counts.copy(), parse_spot_names(counts.obs_names, where="counts.obs_names"), "section"
     path = existing_file(counts, "count")
     matrix, spots, genes = read_count_table(path)
+    coords = parse_spot_names(spots, where=str(path))
     if len(set(genes)) < len(genes):
         twice = sorted({g for g, n in pd.Series(genes).value_counts().items() if n > 1})
         raise ValueError(
@@ -171,7 +171,7 @@ def _counts(counts: PathOrName | AnnData) -> tuple[AnnData, str]:
             "Rename or add them up first."
         )
     adata = AnnData(matrix, obs=pd.DataFrame(index=pd.Index(spots)), var=pd.DataFrame(index=pd.Index(genes)))
-    return adata, Path(path.name.removesuffix(".gz")).stem
+    return adata, coords, Path(path.name.removesuffix(".gz")).stem
 
 
 def _check_inside(pixels: np.ndarray, width: int, height: int, pitch: float) -> None:
