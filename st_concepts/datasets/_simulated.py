@@ -39,7 +39,7 @@ def simulated_bulb(
     *,
     seed: int = 0,
     n_sections: int = 1,
-    n_markers: int = 15,
+    n_markers: int = 20,
     effect: float = 1.0,
     n_smooth: int | None = None,
     smooth_sd: float = 0.6,
@@ -114,7 +114,7 @@ def simulated_bulb(
     >>> adata.obs["layer"].cat.categories.tolist()
     ['ONL', 'GL', 'OPL', 'MCL', 'GCL']
     >>> adata.var["kind"].value_counts().to_dict()
-    {'iid': 105, 'marker': 75, 'smooth': 20}
+    {'marker': 100, 'iid': 80, 'smooth': 20}
     """
     n_smooth = _check(locals())
     layout_rng, gene_rng, depth_rng, *section_rngs = (

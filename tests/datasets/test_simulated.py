@@ -238,7 +238,7 @@ def test_any_shape_is_delivered(n_obs, n_vars, n_sections, n_markers, seed, grid
         ({"n_obs": 20}, "`n_obs` must be at least 25"),
         ({"n_obs": 40, "n_sections": 2}, "`n_obs` must be at least 50"),
         ({"n_sections": 0}, "`n_sections` must be at least 1"),
-        ({"n_vars": 10}, "do not hold 5 x 15 markers"),
+        ({"n_vars": 10}, "do not hold 5 x 20 markers"),
         ({"n_smooth": 2000}, "2000 smooth"),
         ({"n_smooth": -1}, "smooth"),
         ({"density": 0.0}, "`density`"),
