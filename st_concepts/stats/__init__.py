@@ -1,1 +1,31 @@
-"""stats."""
+"""Spatial null models, association tests and false discovery control: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from st_concepts.stats._association import AssociationResult, association_test
+from st_concepts.stats._fdr import fdr_bh
+from st_concepts.stats._graph import check_graph, section_codes, spatial_graph
+from st_concepts.stats._moran import MoranNull, moran_i, moran_null, moran_surrogates
+from st_concepts.stats._null import NullModel, PermutationNull, permutation_null
+from st_concepts.stats._sections import CombinedResult, association_by_section, combine_sections
+from st_concepts.stats._tiles import balanced_tiles
+
+__all__ = [
+    "AssociationResult",
+    "CombinedResult",
+    "MoranNull",
+    "NullModel",
+    "PermutationNull",
+    "association_by_section",
+    "association_test",
+    "balanced_tiles",
+    "check_graph",
+    "combine_sections",
+    "fdr_bh",
+    "moran_i",
+    "moran_null",
+    "moran_surrogates",
+    "permutation_null",
+    "section_codes",
+    "spatial_graph",
+]

@@ -1,0 +1,373 @@
+"""Moran spectral randomisation: null copies of a spatial pattern that keep its mean, variance and Moran's I."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+
+from st_concepts.stats._graph import GraphKind, check_coords, check_graph, section_codes, spatial_graph
+from st_concepts.stats._null import Matrix, NullModel, _dense
+from st_concepts.stats._tiles import balanced_tiles, tile_mean
+
+Scheme = Literal["bands", "singleton"]
+
+_MIN_SPOTS_PER_TILE = 4
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What is needed to build the null again for some of the spots."""
+
+    coords: NDArray[np.float64] | None
+    graph: sp.csr_array | None
+    kind: GraphKind
+    exact_below: int
+    n_tiles: int
+    scheme: Scheme
+
+
+@dataclass(frozen=True)
+class _Section:
+    """Moran eigenvectors of one section: units it covers, vectors (n_units, n_coef), values descending, blocks."""
+
+    units: NDArray[np.intp]
+    vectors: NDArray[np.float64]
+    values: NDArray[np.float64]
+    blocks: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class MoranNull(NullModel):
+    """Moran spectral randomisation of the target. Build it with :func:`moran_null`.
+
+    Attributes
+    ----------
+    parts
+        Eigenvectors by section.
+    average
+        ``(n_units, n_obs)`` averaging matrix of the tiles, or ``None`` when each spot is a unit of its own.
+    weights
+        Symmetric spatial weights between units, CSR ``(n_units, n_units)``, the matrix of the Moran's I that is kept.
+    """
+
+    sections: NDArray[np.intp]
+    parts: tuple[_Section, ...]
+    average: sp.csr_array | None
+    weights: sp.csr_array
+    recipe: _Recipe
+    name: str = "moran"
+
+    @property
+    def n_obs(self) -> int:  # type: ignore[override]
+        """Number of spots."""
+        return len(self.sections)
+
+    @property
+    def n_units(self) -> int:
+        """Number of spots, or of tiles where there are too many spots for an eigendecomposition."""
+        return self.weights.shape[0]
+
+    @property
+    def blocks(self) -> NDArray[np.intp]:  # type: ignore[override]
+        """Block of each coefficient."""
+        out, first = [], 0
+        for part in self.parts:
+            out.append(part.blocks + first)
+            first += int(part.blocks.max(initial=-1)) + 1
+        return np.concatenate(out) if out else np.zeros(0, dtype=np.intp)
+
+    @property
+    def dims(self) -> NDArray[np.float64]:  # type: ignore[override]
+        """Coefficients in each block."""
+        return np.bincount(self.blocks).astype(np.float64)
+
+    def units(self, values: Matrix) -> NDArray[np.float64]:
+        """``values`` ``(n_obs, m)`` as dense ``(n_units, m)``: the values themselves, or their tile means."""
+        return _dense(values if self.average is None else self.average @ values)
+
+    def project(self, values: Matrix) -> NDArray[np.float64]:
+        """Coefficients on the Moran eigenvectors, section after section."""
+        unit_values = self.units(values)
+        return np.concatenate([part.vectors.T @ unit_values[part.units] for part in self.parts])
+
+    def draw(self, coef: NDArray[np.float64], n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Random directions within blocks, then the tilt that restores Moran's I exactly."""
+        out, first = np.empty((n, len(coef))), 0
+        for part in self.parts:
+            span = slice(first, first + len(part.values))
+            out[:, span] = _draw_section(coef[span], part, n, rng)
+            first = span.stop
+        return out
+
+    def subset(self, keep: NDArray[np.bool_]) -> MoranNull:
+        """Null for the spots in ``keep``; the graph is drawn anew among them where coordinates are known."""
+        r = self.recipe
+        return moran_null(
+            None if r.coords is None else r.coords[keep],
+            self.sections[keep],
+            graph=None if r.graph is None else r.graph[keep][:, keep],
+            kind=r.kind,
+            exact_below=r.exact_below,
+            n_tiles=r.n_tiles,
+            scheme=r.scheme,
+        )
+
+
+def moran_null(
+    coords: ArrayLike | None = None,
+    sections: ArrayLike | None = None,
+    *,
+    graph: sp.sparray | sp.spmatrix | None = None,
+    kind: GraphKind = "auto",
+    exact_below: int = 4000,
+    n_tiles: int = 1500,
+    scheme: Scheme = "bands",
+) -> MoranNull:
+    """Null model by Moran spectral randomisation of the spot graph.
+
+    Parameters
+    ----------
+    coords
+        Spot coordinates, shape ``(n_obs, 2)``. May be left out when ``graph`` is given and there are few spots.
+    sections
+        Section of each spot, shape ``(n_obs,)``. Sections are randomised apart, and differences between section means
+        play no part.
+    graph
+        Symmetric sparse weights between spots, such as ``obsp["spatial_connectivities"]``; by default
+        :func:`spatial_graph` makes one from ``coords``.
+    kind
+        Kind of graph to make, see :func:`spatial_graph`.
+    exact_below
+        Up to this many spots per section every spot is a unit of its own; beyond, tiles of spots are. With ``S``
+        sections the limit, like ``n_tiles``, is divided by the cube root of ``S``, which keeps the cost of all
+        eigendecompositions together the same.
+    n_tiles
+        Number of tiles of a larger section (at most one for every four spots).
+    scheme
+        ``"singleton"``: random signs of the target's coefficients, each on its own (Wagner & Dray 2015). ``"bands"``
+        (default): random directions within bands of neighbouring eigenvectors, whose width grows with the order of the
+        eigenvector (1, 2, 2, 2, 4, 6, ... about half the order); the pair procedure of the paper, extended. Both keep
+        the mean, the variance and Moran's I exactly, section by section.
+
+    Returns
+    -------
+    :class:`MoranNull`
+
+    Raises
+    ------
+    ValueError
+        For wrong shapes, NaN coordinates, neither coordinates nor graph, sections of one spot only, or a graph without
+        coordinates for more spots than ``exact_below``.
+
+    Notes
+    -----
+    The weights are row-standardised and then made symmetric, ``(D^-1 W + W D^-1) / 2``, which leaves Moran's I as
+    squidpy and ``moran_i`` compute it (row-standardised) unchanged. Binary weights put the leading eigenvectors into
+    the inside of the section, away from its border, where they describe smooth genes badly; in simulations their type
+    I error on smooth genes was 0.055-0.070 against 0.046-0.051 with the weights used here, at nominal 0.05.
+
+    Singletons keep the whole power spectrum of the target. When few eigenvectors carry it, the surrogates resemble the
+    target itself (they have few signs to choose), and real markers are lost. Bands avoid that at the same type I error.
+
+    References
+    ----------
+    Wagner & Dray 2015, Methods in Ecology and Evolution 6:1169, doi 10.1111/2041-210X.12407.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, y = np.meshgrid(np.arange(8.0), np.arange(8.0))
+    >>> null = moran_null(np.c_[x.ravel(), y.ravel()])
+    >>> null.n_units
+    64
+    """
+    if coords is None and graph is None:
+        raise ValueError(
+            "The Moran null needs spot coordinates or a spatial graph. Without either, test with null='permutation', "
+            "which treats spots as independent."
+        )
+    if scheme not in ("bands", "singleton"):
+        raise ValueError(f"scheme must be 'bands' or 'singleton'; got {scheme!r}.")
+    if exact_below < 2 or n_tiles < 2:
+        raise ValueError(f"exact_below and n_tiles must be at least 2; got {exact_below} and {n_tiles}.")
+    xy = None if coords is None else check_coords(coords)
+    n_obs = len(xy) if xy is not None else sp.csr_array(graph).shape[0]
+    codes = section_codes(sections, n_obs)
+    user_graph = None if graph is None else check_graph(graph, n_obs, codes)
+    recipe = _Recipe(xy, user_graph, kind, exact_below, n_tiles, scheme)
+
+    size = np.bincount(codes)
+    if size.max(initial=0) < 2:
+        raise ValueError("Every section has a single spot, so there is nothing to randomise; check `sections`.")
+    number = _units_per_section(size, exact_below, n_tiles)
+    average = None
+    unit_codes = codes
+    if (number < size).any():
+        if xy is None:
+            raise ValueError(
+                f"A section has {size.max()} spots, too many for an exact decomposition (limit {exact_below}); "
+                "pass coords as well, so that tiles can be cut, or raise exact_below."
+            )
+        average = tile_mean(balanced_tiles(xy, number, codes))
+        unit_codes = np.repeat(np.arange(len(size)), number)
+    if user_graph is None:
+        weights = spatial_graph(xy if average is None else average @ xy, unit_codes, kind=kind)
+    elif average is None:
+        weights = user_graph
+    else:
+        members = average.copy()
+        members.data[:] = 1.0
+        weights = check_graph(members @ user_graph @ members.T, len(unit_codes), unit_codes)
+    weights = row_standardised(weights)
+    parts = tuple(
+        _decompose(weights, np.flatnonzero(unit_codes == code), scheme) for code in np.flatnonzero(number >= 2)
+    )
+    return MoranNull(codes, parts, average, weights, recipe)
+
+
+def row_standardised(graph: sp.csr_array) -> sp.csr_array:
+    """``(D^-1 W + W D^-1) / 2``: symmetric, with the quadratic form of row-standardised weights."""
+    degree = np.asarray(graph.sum(axis=1)).ravel()
+    inverse = np.divide(1.0, degree, out=np.zeros_like(degree), where=degree > 0)
+    rows = sp.dia_array((inverse[None], [0]), shape=graph.shape) @ graph
+    return sp.csr_array((rows + rows.T) / 2)
+
+
+def moran_i(values: ArrayLike, null: MoranNull) -> NDArray[np.float64]:
+    """Moran's I, with the row-standardised weights of ``null``, of unit values centred within sections.
+
+    Parameters
+    ----------
+    values
+        Unit values (spots, or tile means for a tiled null), shape ``(n_units, ...)``.
+    null
+        From :func:`moran_null`.
+
+    Returns
+    -------
+    float64, shape ``values.shape[1:]``. NaN for constant columns.
+    """
+    flat = np.asarray(values, dtype=np.float64)
+    if flat.shape[0] != null.n_units:
+        raise ValueError(f"values must have {null.n_units} rows, one per unit of the null; got {flat.shape[0]}.")
+    x = flat.reshape(null.n_units, -1).copy()
+    for part in null.parts:
+        x[part.units] -= x[part.units].mean(axis=0)
+    variance = (x**2).sum(axis=0)
+    cross = (x * (null.weights @ x)).sum(axis=0) * null.n_units / null.weights.sum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(variance > 0, cross / variance, np.nan).reshape(flat.shape[1:])
+
+
+def moran_surrogates(
+    target: ArrayLike, null: MoranNull, n: int = 1000, *, seed: int | np.random.Generator = 0
+) -> NDArray[np.float64]:
+    """Null copies of a target with its mean, variance and Moran's I, exactly and section by section.
+
+    Parameters
+    ----------
+    target
+        One value per spot, no NaN, shape ``(n_obs,)``.
+    null
+        From :func:`moran_null`.
+    n
+        Number of copies.
+    seed
+        Seed or generator.
+
+    Returns
+    -------
+    float64, shape ``(n, n_units)``: a copy per row. Units are the spots, or the tiles of a tiled null (then it is mean,
+    variance and Moran's I of the tile means that are kept).
+
+    Raises
+    ------
+    ValueError
+        If ``target`` has the wrong shape or holds NaN.
+    """
+    y = np.asarray(target, dtype=np.float64)
+    if y.shape != (null.n_obs,) or not np.isfinite(y).all():
+        raise ValueError(f"target must be finite with shape ({null.n_obs},); got shape {y.shape}. Use null.subset.")
+    unit = null.units(y[:, None])[:, 0]
+    coef = null.draw(null.project(y[:, None])[:, 0], n, np.random.default_rng(seed))
+    out, first = np.tile(unit, (n, 1)), 0
+    for part in null.parts:
+        span = slice(first, first + len(part.values))
+        out[:, part.units] = unit[part.units].mean() + coef[:, span] @ part.vectors.T
+        first = span.stop
+    return out
+
+
+def _units_per_section(size: NDArray[np.intp], exact_below: int, n_tiles: int) -> NDArray[np.intp]:
+    shrink = len(size) ** (1 / 3)
+    tiles = np.minimum(max(int(n_tiles / shrink), 2), np.maximum(size // _MIN_SPOTS_PER_TILE, 1))
+    return np.where(size <= max(exact_below / shrink, 2), size, tiles)
+
+
+def _decompose(weights: sp.csr_array, units: NDArray[np.intp], scheme: Scheme) -> _Section:
+    w = weights[units][:, units].toarray()
+    centred = w - w.mean(axis=0) - w.mean(axis=1)[:, None] + w.mean()
+    # push the constant vector below all others, so that it cannot mix with other vectors of eigenvalue 0
+    bound = np.abs(centred).sum(axis=1).max() + 1.0
+    centred -= bound / len(units)
+    values, vectors = scipy.linalg.eigh(centred, driver="evd", overwrite_a=True, check_finite=False)
+    values, vectors = values[:0:-1], vectors[:, :0:-1]
+    return _Section(units, np.ascontiguousarray(vectors), values, _bands(len(values), scheme))
+
+
+def _bands(n: int, scheme: Scheme) -> NDArray[np.intp]:
+    if scheme == "singleton":
+        return np.arange(n)
+    widths, used = [], 0
+    while used < n:
+        widths.append(min(max(2, used // 2), n - used))
+        used += widths[-1]
+    if len(widths) > 1 and widths[-1] < widths[-2] / 2:
+        last = widths.pop()
+        widths[-1] += last
+    return np.repeat(np.arange(len(widths)), widths)
+
+
+def _draw_section(coef: NDArray[np.float64], part: _Section, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    if part.blocks[-1] == len(coef) - 1:  # every block is a single vector
+        return coef * rng.choice([-1.0, 1.0], size=(n, len(coef)))
+    starts = np.flatnonzero(np.r_[True, np.diff(part.blocks) > 0])
+    out = rng.standard_normal((n, len(coef)))
+    scale = np.sqrt(np.add.reduceat(coef**2, starts) / np.add.reduceat(out**2, starts, axis=1))
+    out *= scale[:, part.blocks]
+    return _restore_moran(out, coef, part.values)
+
+
+def _restore_moran(
+    out: NDArray[np.float64], coef: NDArray[np.float64], values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Scale coefficients by ``exp(t * value / 2)``, ``t`` per row, so that variance and Moran's I match ``coef``.
+
+    Rotation within a band changes Moran's I a little, since the eigenvalues of a band differ a little. Under the tilt
+    ``t`` the share-weighted mean eigenvalue, which is Moran's I up to a constant, rises strictly: there is one root.
+    """
+    total = (coef**2).sum()
+    spread = np.ptp(values)
+    if total == 0 or spread == 0:
+        return out
+    share = out**2 / total
+    x = (values - (coef**2 @ values) / total) / spread
+    low, high = np.full(len(out), -60.0), np.full(len(out), 60.0)
+    t = np.zeros(len(out))
+    for _ in range(60):
+        tilted = share * np.exp(t[:, None] * x)
+        mass = tilted.sum(axis=1)
+        mean = tilted @ x / mass
+        if np.abs(mean).max() < 1e-15:
+            break
+        low, high = np.where(mean < 0, t, low), np.where(mean > 0, t, high)
+        slope = tilted @ x**2 / mass - mean**2
+        step = t - mean / np.maximum(slope, 1e-300)
+        t = np.where((step > low) & (step < high), step, (low + high) / 2)
+    tilted = out * np.exp(t[:, None] * x / 2)
+    return tilted * np.sqrt(total / (tilted**2).sum(axis=1, keepdims=True))

@@ -1,0 +1,137 @@
+"""Agreement of an association between sections (replicates)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
+
+from st_concepts.stats._association import AssociationResult, association_test
+from st_concepts.stats._fdr import fdr_bh
+from st_concepts.stats._null import Matrix, NullModel
+
+
+@dataclass(frozen=True)
+class CombinedResult:
+    """Association combined over sections. Arrays ``(n_vars, n_concepts)``.
+
+    Attributes
+    ----------
+    z
+        Combined z of Stouffer, float64; NaN where no section has one.
+    pval, pval_greater, qval
+        Two-sided and one-sided p-value, and BH of the first within a concept.
+    n_sections
+        Sections that took part, intp.
+    sign_consistency
+        Share of these in which the association has the sign of the combined one, float64.
+    """
+
+    z: NDArray[np.float64]
+    pval: NDArray[np.float64]
+    pval_greater: NDArray[np.float64]
+    qval: NDArray[np.float64]
+    n_sections: NDArray[np.intp]
+    sign_consistency: NDArray[np.float64]
+
+
+def combine_sections(z: ArrayLike, weights: ArrayLike | None = None) -> CombinedResult:
+    """Combine z-scores of independent sections, ``sum(w z) / sqrt(sum(w^2))`` (Stouffer).
+
+    Parameters
+    ----------
+    z
+        Shape ``(n_sections, n_vars, n_concepts)``; NaN where a section has no test (it is then left out).
+    weights
+        Weight per section, positive, shape ``(n_sections,)``, such as the square root of its number of spots. Default
+        equal.
+
+    Raises
+    ------
+    ValueError
+        For wrong shapes, infinite z or weights that are not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(combine_sections(np.full((4, 1, 1), 1.0)).z[0, 0])
+    2.0
+    """
+    values = np.asarray(z, dtype=np.float64)
+    if values.ndim != 3 or len(values) == 0:
+        raise ValueError(f"z must have shape (n_sections, n_vars, n_concepts), n_sections > 0; got {values.shape}.")
+    if np.isinf(values).any():
+        raise ValueError("z holds infinite values; leave a test out with NaN.")
+    w = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if w.shape != (len(values),) or not (np.isfinite(w) & (w > 0)).all():
+        raise ValueError(f"weights must be positive with shape ({len(values)},), one per section; got {w.shape}.")
+    known = ~np.isnan(values)
+    n = known.sum(axis=0)
+    w = np.broadcast_to(w[:, None, None], values.shape)
+    norm2 = (w**2 * known).sum(axis=0)
+    total = (w * np.where(known, values, 0.0)).sum(axis=0)
+    combined = np.divide(total, np.sqrt(norm2), out=np.full(total.shape, np.nan), where=n > 0)
+    agree = (known & (np.sign(values) == np.sign(combined))).sum(axis=0)
+    pval = 2 * norm.sf(np.abs(combined))
+    return CombinedResult(
+        z=combined,
+        pval=pval,
+        pval_greater=norm.sf(combined),
+        qval=fdr_bh(pval, axis=0) if pval.size else pval,
+        n_sections=n,
+        sign_consistency=np.divide(agree, n, out=np.full(total.shape, np.nan), where=n > 0),
+    )
+
+
+def association_by_section(
+    X: Matrix,
+    targets: ArrayLike,
+    null: NullModel,
+    *,
+    n_null: int = 0,
+    own_weights: ArrayLike | None = None,
+    seed: int | np.random.Generator = 0,
+) -> tuple[dict[int, AssociationResult], CombinedResult]:
+    """Test each section on its own and combine.
+
+    Parameters are those of :func:`association_test`; sections are the codes of ``null``. A section where a target has
+    fewer than 3 known spots, or does not vary, does not take part for that concept.
+
+    Returns
+    -------
+    Results by section code (only sections with a target to test), and their combination, sections weighted by the
+    square root of their number of spots. z of concepts that could not be tested is NaN in the combination.
+
+    Raises
+    ------
+    ValueError
+        As :func:`association_test`, or if no section has a target to test.
+    """
+    y = np.asarray(targets, dtype=np.float64)
+    y = y[:, None] if y.ndim == 1 else y
+    if len(y) != null.n_obs or X.shape[0] != null.n_obs:
+        raise ValueError(f"The null model has {null.n_obs} spots, X has {X.shape[0]} and targets have {len(y)}.")
+    rng = np.random.default_rng(seed)
+    results: dict[int, AssociationResult] = {}
+    stack, weights = [], []
+    for code in np.unique(null.sections).tolist():
+        rows = null.sections == code
+        y_part = y[rows]
+        usable = np.array([_can_test(column) for column in y_part.T], dtype=bool)
+        if not usable.any():
+            continue
+        y_part = np.where(usable, y_part, y_part[:, [int(usable.argmax())]])
+        part = association_test(X[rows], y_part, null.subset(rows), n_null=n_null, own_weights=own_weights, seed=rng)
+        results[code] = part
+        stack.append(np.where(usable, part.z, np.nan))
+        weights.append(np.sqrt(rows.sum()))
+    if not stack:
+        raise ValueError("No section has a target that varies over at least 3 spots.")
+    return results, combine_sections(np.stack(stack), weights)
+
+
+def _can_test(column: NDArray[np.float64]) -> bool:
+    known = column[~np.isnan(column)]
+    return len(known) >= 3 and bool(np.ptp(known) > 0)
