@@ -10,6 +10,7 @@ from st_concepts.attribution._baselines import (
     profile_baseline,
     zero_baseline,
 )
+from st_concepts.attribution._explain import Explanation, explain
 from st_concepts.attribution._group import group_attributions
 from st_concepts.attribution._registry import METHODS, Method, Options, get_method, methods_markdown, methods_table
 from st_concepts.attribution._result import Batch, GroupAttribution, iter_batches
@@ -18,10 +19,12 @@ from st_concepts.attribution._spot import SpotAttribution, spot_attributions
 __all__ = [
     "METHODS",
     "Batch",
+    "Explanation",
     "GroupAttribution",
     "Method",
     "Options",
     "SpotAttribution",
+    "explain",
     "get_method",
     "group_attributions",
     "group_baseline",

@@ -57,7 +57,7 @@ def pull_back(
     Raises
     ------
     ValueError
-        If the rule is for rectified units and none was met.
+        If the rule is for rectified units and none was met, or the output cannot be differentiated.
     """
     a = a.detach().requires_grad_(True)
     context: AbstractContextManager = nullcontext() if rule is None else rule
@@ -70,13 +70,18 @@ def pull_back(
         )
     m = directions.shape[0]
     out = torch.empty((m, *a.shape), dtype=a.dtype, device=a.device)
-    if not latent.requires_grad:
-        return out.zero_()
     for j in range(m):
-        (grad,) = torch.autograd.grad(
-            latent, a, directions[j].expand_as(latent), retain_graph=j + 1 < m, allow_unused=True
-        )
-        out[j] = 0 if grad is None else grad
+        grad = None
+        if latent.requires_grad:
+            (grad,) = torch.autograd.grad(
+                latent, a, directions[j].expand_as(latent), retain_graph=j + 1 < m, allow_unused=True
+            )
+        if grad is None:
+            raise ValueError(
+                "The encoder's output does not depend on its input in a way that can be differentiated. "
+                "Does it detach tensors, round them or run under torch.no_grad()?"
+            )
+        out[j] = grad
     return out
 
 
@@ -146,7 +151,8 @@ def expected_passes(
     n_samples = draws.shape[1]
     for s in range(n_samples):
         which = np.minimum((draws[:, s, 0] * references.shape[0]).astype(np.int64), references.shape[0] - 1)
-        alpha = torch.as_tensor((s + draws[:, s, 1]) / n_samples, dtype=a.dtype, device=a.device)[:, None]
+        alpha = torch.as_tensor((s + draws[:, s, 1]) / n_samples, dtype=a.dtype, device=a.device)
+        alpha = alpha.view(-1, *[1] * (a.ndim - 1))
         start = references[torch.as_tensor(which, device=a.device)] + bias
         yield which, pull_back(net, start + alpha * (a - start), codes, directions)
 

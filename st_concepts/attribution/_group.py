@@ -87,9 +87,7 @@ def group_attributions(
                 directions = expand_directions(concepts, n_groups, encoder.n_latent, paired)
                 total = _Totals(run, record, options, directions, baselines, references, shared=not paired)
             elif batch.weights.shape[1] != total.n_groups:
-                raise ValueError(
-                    f"A batch has weights for {batch.weights.shape[1]} groups, earlier ones {total.n_groups}."
-                )
+                raise ValueError(f"A batch has {batch.weights.shape[1]} groups, earlier ones had {total.n_groups}.")
             total.add(batch, chunk_size)
         if total is None:
             raise ValueError("No spots: the stream of batches is empty. Do the groups contain any spot?")

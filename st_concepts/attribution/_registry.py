@@ -39,7 +39,9 @@ class Method:
     factorised
         Whether it runs behind the linear first layer and multiplies by its weights afterwards, which is exact.
     captum
-        Name of the captum class that runs it on a plain module; empty where this package runs it itself.
+        Name of captum's class of the same method, with which the tests compare; empty where captum has none that fits.
+    runs_in_captum
+        Whether captum runs it where there is no linear first layer.
     options
         Fields of `Options` that it reads.
     """
@@ -54,6 +56,7 @@ class Method:
     per_spot: bool = True
     factorised: bool = True
     captum: str = ""
+    runs_in_captum: bool = False
     options: tuple[str, ...] = ()
 
 
@@ -65,12 +68,14 @@ METHODS: dict[str, Method] = {
             "Which genes would change the score fastest, per unit of feature?",
             "Simonyan, Vedaldi & Zisserman 2013, arXiv 1312.6034",
             "gradient",
+            captum="Saliency",
         ),
         Method(
             "gradient_x_input",
             "How much does each expressed gene contribute, taking the gradient at the spot as constant?",
             "Shrikumar et al. 2016, arXiv 1605.01713",
             "input",
+            captum="InputXGradient",
         ),
         Method(
             "integrated_gradients",
@@ -87,6 +92,7 @@ METHODS: dict[str, Method] = {
             "Erion et al. 2021, Nat Mach Intell 3:620, arXiv 1906.10670",
             "expected",
             needs_baseline=True,
+            captum="GradientShap",
             options=("n_samples", "seed"),
         ),
         Method(
@@ -94,6 +100,7 @@ METHODS: dict[str, Method] = {
             "Which genes drive the score once the gradient is averaged over noisy copies of the spot?",
             "Smilkov et al. 2017, arXiv 1706.03825",
             "gradient",
+            captum="NoiseTunnel",
             options=("n_samples", "noise_sd", "seed"),
         ),
         Method(
@@ -128,6 +135,7 @@ METHODS: dict[str, Method] = {
             "How does the score, passed back layer by layer in proportion to contributions, arrive at the genes?",
             "Bach et al. 2015, PLoS ONE 10:e0130140; Ancona et al. 2018, ICLR, arXiv 1711.06104",
             "input",
+            captum="LRP",
             options=("epsilon",),
         ),
         Method(
@@ -137,6 +145,7 @@ METHODS: dict[str, Method] = {
             "difference",
             needs_baseline=True,
             captum="DeepLift",
+            runs_in_captum=True,
         ),
         Method(
             "occlusion",
@@ -145,6 +154,7 @@ METHODS: dict[str, Method] = {
             "occlusion",
             needs_baseline=True,
             captum="Occlusion",
+            runs_in_captum=True,
             options=("window",),
         ),
     )
@@ -250,7 +260,7 @@ def methods_table() -> pd.DataFrame:
     Returns
     -------
     One row per method with the columns ``question``, ``linear_in_concept``, ``needs_baseline``, ``needs_relu``,
-    ``per_spot``, ``factorised``, ``captum``, ``options`` and ``citation``.
+    ``per_spot``, ``factorised``, ``captum``, ``runs_in_captum``, ``options`` and ``citation``.
 
     Examples
     --------
@@ -258,6 +268,7 @@ def methods_table() -> pd.DataFrame:
     np.True_
     """
     columns = ("question", "linear_in_concept", "needs_baseline", "needs_relu", "per_spot", "factorised", "captum")
+    columns += ("runs_in_captum",)
     rows = {
         m.name: {**{c: getattr(m, c) for c in columns}, "options": ", ".join(m.options), "citation": m.citation}
         for m in METHODS.values()

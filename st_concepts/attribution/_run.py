@@ -16,7 +16,7 @@ from st_concepts.attribution._registry import Method, Options
 from st_concepts.models._encoder import Encoder, FeatureMatrix
 
 # numbers that smoothgrad may draw at a time
-_MAX_DRAWS = 8_000_000
+MAX_DRAWS = 8_000_000
 
 
 class Runner:
@@ -169,7 +169,7 @@ class Runner:
 
     def noise_rows(self, options: Options, at_most: int) -> int:
         """Spots whose noise may be drawn together."""
-        return int(np.clip(_MAX_DRAWS // (options.n_samples * self.n_hidden), 1, at_most))
+        return int(np.clip(MAX_DRAWS // (options.n_samples * self.n_hidden), 1, at_most))
 
     def draws(self, method: Method, options: Options) -> Callable[[int], np.ndarray | None]:
         """Function that gives the random numbers of the next ``n`` spots, the same however the spots are batched.
