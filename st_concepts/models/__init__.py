@@ -1,1 +1,6 @@
-"""models."""
+"""Models of expression and the protocol that explains any encoder."""
+
+from st_concepts.models._encoder import Encoder, FirstLayer
+from st_concepts.models._spot_vae import NotFittedError, SpotVAE
+
+__all__ = ["Encoder", "FirstLayer", "NotFittedError", "SpotVAE"]

@@ -1,0 +1,98 @@
+"""One file, safe to load: a safetensors file whose header holds the configuration. No pickle is ever read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+FORMAT = "st_concepts.model"
+VERSION = 1
+
+
+def fingerprint(state: Mapping[str, torch.Tensor], var_names: pd.Index) -> str:
+    """Sixteen hexadecimal digits of the sha256 of weights (names, shapes, bytes) and gene names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.numpy().tobytes())
+    digest.update("\0".join(map(str, var_names)).encode())
+    return digest.hexdigest()[:16]
+
+
+def write(path: str | os.PathLike[str], kind: str, state: Mapping[str, torch.Tensor], header: dict[str, Any]) -> None:
+    """Write tensors and header to ``path`` through a temporary file in the same folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder does not exist.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"Cannot write {str(path)!r}: the folder {str(path.parent)!r} does not exist.")
+    meta = {"format": FORMAT, "version": str(VERSION), "kind": kind, "header": json.dumps(header)}
+    data = save({k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata=meta)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and header of a file written by `write`.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        Not a model file, truncated, of another kind, or of a newer version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No model file at {str(path)!r}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+            state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{str(path)!r} is not a model file of st_concepts, or it is truncated ({error}). "
+            "Save the model again with model.save(path)."
+        ) from error
+    if meta.get("format") != FORMAT:
+        raise ValueError(f"{str(path)!r} is a safetensors file, but not one that model.save() wrote.")
+    if int(meta["version"]) > VERSION:
+        raise ValueError(
+            f"{str(path)!r} has format version {meta['version']}; this st_concepts reads up to {VERSION}. "
+            "Upgrade st_concepts."
+        )
+    if meta["kind"] != kind:
+        raise ValueError(f"{str(path)!r} holds a {meta['kind']}, not a {kind}: call {meta['kind']}.load(path).")
+    return state, json.loads(meta["header"])
