@@ -55,8 +55,8 @@ def simulate(
 ) -> Section:
     """Simulate a section.
 
-    ``n_markers`` genes per layer with a natural-log fold change drawn from ``effect``, ``n_smooth`` genes per length with
-    standard deviation ``smooth_sd`` of the log mean, ``n_iid`` genes; negative binomial, dispersion 0.5.
+    ``n_markers`` genes per layer with a natural-log fold change drawn from ``effect``, ``n_smooth`` genes per length
+    with standard deviation ``smooth_sd`` of the log mean, ``n_iid`` genes; negative binomial, dispersion 0.5.
     """
     coords = _coords(lattice, n_obs, rng)
     distance = cdist(coords, coords)

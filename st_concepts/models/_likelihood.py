@@ -22,7 +22,7 @@ _TINY = 1e-30
 
 
 class _NBRest(torch.autograd.Function):
-    """Sum over the grid of ``theta log theta - (theta + c) log(theta + m) + c log m``; gradients made in the forward."""
+    """Sum of ``theta log theta - (theta + c) log(theta + m) + c log m``; gradients made in the forward."""
 
     @staticmethod
     def forward(

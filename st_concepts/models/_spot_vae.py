@@ -15,7 +15,7 @@ from anndata import AnnData
 from st_concepts.io._rows import as_csr, iter_rows
 from st_concepts.models import _checkpoint
 from st_concepts.models._encoder import FeatureMatrix, FirstLayer
-from st_concepts.models._features import log_normalize, sizes
+from st_concepts.models._features import log_normalize
 from st_concepts.models._fit import FitData, FitOptions, dense, fit_module, thin
 from st_concepts.models._likelihood import nb_log_prob
 from st_concepts.models._modules import SpotModule
