@@ -151,7 +151,7 @@ def moran_null(
     scheme
         ``"singleton"``: random signs of the target's coefficients, each on its own (Wagner & Dray 2015). ``"bands"``
         (default): random directions within bands of neighbouring eigenvectors, whose width grows with the order of the
-        eigenvector (1, 2, 2, 2, 4, 6, ... about half the order); the pair procedure of the paper, extended. Both keep
+        eigenvector (2, 2, 2, 3, 4, 6, 9, ..., half the order); the pair procedure of the paper, extended. Both keep
         the mean, the variance and Moran's I exactly, section by section.
 
     Returns
@@ -172,7 +172,8 @@ def moran_null(
     I error on smooth genes was 0.055-0.070 against 0.046-0.051 with the weights used here, at nominal 0.05.
 
     Singletons keep the whole power spectrum of the target. When few eigenvectors carry it, the surrogates resemble the
-    target itself (they have few signs to choose), and real markers are lost. Bands avoid that at the same type I error.
+    target itself (they have few signs to choose), and real markers are lost: power for labels was 0.47 against 0.56 with
+    bands, for neighbourhood averages of labels 0.13 against 0.33, at type I errors of 0.04 and 0.05.
 
     References
     ----------
