@@ -14,10 +14,12 @@ class _Keys(NamedTuple):
     SPATIAL: str = "spatial"
     LATENT: str = "X_stc"
     SCORE: str = "concept_score"
+    MEMBERS: str = "concept_members"
     PATTERN: str = "concept_pattern"
     SPATIAL_SALIENCY: str = "spatial_saliency"
     # varm
     SALIENCY: str = "concept_saliency"
+    GRADIENT: str = "concept_gradient"
     # layers: prefix + "_" + safe label of the concept
     SALIENCY_MAP: str = "concept_saliency"
     # uns

@@ -1,1 +1,30 @@
-"""concepts."""
+"""Concept vectors: estimators, membership, and the set that is kept with the data."""
+
+from st_concepts.concepts._concept_set import ConceptSet, read_concepts, score_frame
+from st_concepts.concepts._membership import Membership, from_labels, from_masks, from_scores
+from st_concepts.concepts._vectors import (
+    ESTIMATORS,
+    Estimator,
+    discriminant,
+    get_estimator,
+    logistic,
+    mean_difference,
+    seed_regression,
+)
+
+__all__ = [
+    "ESTIMATORS",
+    "ConceptSet",
+    "Estimator",
+    "Membership",
+    "discriminant",
+    "from_labels",
+    "from_masks",
+    "from_scores",
+    "get_estimator",
+    "logistic",
+    "mean_difference",
+    "read_concepts",
+    "score_frame",
+    "seed_regression",
+]

@@ -1,1 +1,7 @@
-"""tl."""
+"""The scanpy-style surface: each function reads an AnnData, computes, and writes its slots."""
+
+from st_concepts.tl._concepts import concepts, score_concepts
+from st_concepts.tl._embed import embed
+from st_concepts.tl._saliency import saliency, saliency_map
+
+__all__ = ["concepts", "embed", "saliency", "saliency_map", "score_concepts"]

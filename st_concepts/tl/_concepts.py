@@ -1,0 +1,354 @@
+"""`stc.tl.concepts` and `stc.tl.score_concepts`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from st_concepts._keys import KEYS
+from st_concepts.attribution import Batch, group_attributions
+from st_concepts.concepts import (
+    ConceptSet,
+    Membership,
+    from_labels,
+    from_masks,
+    from_scores,
+    get_estimator,
+    read_concepts,
+    score_frame,
+    seed_regression,
+)
+from st_concepts.models import Encoder
+from st_concepts.tl._common import as_encoder, counts_layer, embed_all, informative, stream
+
+EstimatorName = Literal["discriminant", "mean_difference", "logistic"]
+
+
+def concepts(
+    adata: AnnData,
+    model: Any,
+    groupby: str | None = None,
+    *,
+    groups: Sequence[str] | None = None,
+    reference: str | Sequence[str] = "rest",
+    mask: Mapping[str, Any] | Sequence[bool] | np.ndarray | pd.Series | str | None = None,
+    genes: Mapping[str, Sequence[str]] | Sequence[str] | str | None = None,
+    vectors: Mapping[str, np.ndarray] | np.ndarray | None = None,
+    estimator: EstimatorName = "discriminant",
+    layer: str | None = None,
+    key_added: str = KEYS.CONCEPTS,
+    score_key: str = KEYS.SCORE,
+    copy: bool = False,
+) -> AnnData | None:
+    """Define concepts and score every spot.
+
+    A concept is a vector ``v`` in latent space; its score at a spot is ``v . mu(x)``, centred and divided by its
+    standard deviation over the spots (Brocki & Chung 2019). Give exactly one of ``groupby``, ``mask``, ``genes`` and
+    ``vectors``.
+
+    Parameters
+    ----------
+    adata
+        Raw counts, ``n_obs`` spots.
+    model
+        A fitted `SpotVAE`, an scvi-tools model, or any encoder.
+    groupby
+        Column of ``adata.obs`` with the layer of each spot; missing values are unlabelled spots, which are allowed and
+        help. A boolean column makes one concept of that name.
+    groups
+        Labels to make concepts of; by default all.
+    reference
+        What each label is compared with: ``"rest"``, all other labelled spots, or a label or several.
+    mask
+        Boolean per spot (missing values allowed), a column name, or several by name.
+    genes
+        Seed genes: each becomes a concept ``"<gene>-like"``, or name sets of genes: ``{"granule": ["Penk", "Pcp4"]}``.
+        The vector is the latent direction that follows their mean standardised expression.
+    vectors
+        Your own vectors by name, or an array ``(n_concepts, n_latent)``.
+    estimator
+        ``"discriminant"`` (regularised linear discriminant), ``"mean_difference"`` (the paper's) or ``"logistic"``.
+    layer
+        Layer with the counts; by default that of the model.
+    key_added, score_key
+        Where to write.
+    copy
+        Return a changed copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    `None`, or the copy. Writes
+
+    ``uns["concepts"]``
+        dict: names, vectors, centre and scale of the scores, fingerprint of the model, parameters.
+    ``obsm["concept_score"]``
+        float32 DataFrame, spots x concepts.
+    ``obsm["concept_members"]``
+        int8 DataFrame, spots x concepts: 1 inside, 0 outside, -1 neither.
+    ``varm["concept_gradient"]``
+        float32 DataFrame, genes x concepts: mean gradient of each score over all spots, per unit of log-normalised
+        expression; NaN for genes the model does not have.
+
+    Raises
+    ------
+    KeyError
+        ``groupby`` is not a column, a seed gene is not in the model.
+    ValueError
+        Nothing or several things to define concepts with; a label without spots; only one label.
+
+    Warns
+    -----
+    UserWarning
+        Fewer than three labelled spots in a concept.
+
+    Examples
+    --------
+    >>> import st_concepts as stc
+    >>> adata = stc.datasets.simulated_bulb(n_obs=200, n_vars=150, seed=0)
+    >>> model = stc.SpotVAE(adata, n_latent=5).fit(max_epochs=0, progress=False)
+    >>> stc.tl.concepts(adata, model, groupby="layer")
+    >>> list(adata.obsm["concept_score"])
+    ['ONL', 'GL', 'OPL', 'MCL', 'GCL']
+    """
+    given = [
+        n for n, v in (("groupby", groupby), ("mask", mask), ("genes", genes), ("vectors", vectors)) if v is not None
+    ]
+    if len(given) != 1:
+        raise ValueError(
+            "Give exactly one of groupby, mask, genes and vectors to define concepts; got "
+            f"{' and '.join(given) or 'none'}."
+        )
+    record = get_estimator(estimator)
+    encoder = as_encoder(model)
+    layer = counts_layer(adata, encoder, layer)
+    kind = given[0]
+    named = _membership(adata, groupby, groups, reference, mask) if kind in ("groupby", "mask") else None
+    if kind == "groupby" and _is_boolean(adata.obs[str(groupby)]):
+        kind = "mask"
+
+    latent, totals = embed_all(adata, encoder, layer)
+    usable = informative(totals)
+    z = latent[usable].astype(np.float64)
+    if named is not None:
+        names = named.names
+        raw = np.stack([record.function(z, *_sides(named, j, usable)) for j in range(len(names))])
+    elif genes is not None:
+        if estimator == "logistic":
+            raise ValueError("Seed genes are a continuous target: use estimator='discriminant' or 'mean_difference'.")
+        sets = _gene_sets(genes, encoder.var_names)
+        names = list(sets)
+        targets = _seed_expression(adata, encoder, layer, list(sets.values()))[usable]
+        raw = np.stack([seed_regression(z, t, whiten=estimator == "discriminant") for t in targets.T])
+    else:
+        names, raw = _given_vectors(vectors, encoder.n_latent)
+
+    projected = z @ raw.T
+    scale = projected.std(0)
+    if (scale <= 0).any() or not np.isfinite(scale).all():
+        bad = names[int(np.flatnonzero((scale <= 0) | ~np.isfinite(scale))[0])]
+        raise ValueError(f"The score of concept {bad!r} is the same at every spot; its vector carries no information.")
+    made = ConceptSet(
+        names=names,
+        vectors=raw.astype(np.float32),
+        center=projected.mean(0),
+        scale=scale,
+        model=encoder.fingerprint,
+        params={
+            "kind": kind,
+            "groupby": groupby if kind == "groupby" else "",
+            "reference": reference if isinstance(reference, str) else ", ".join(reference),
+            "estimator": estimator,
+            "layer": layer or "",
+            "target_sum": float(getattr(encoder, "target_sum", np.median(totals[totals > 0]))),
+            "score_key": score_key,
+        },
+        n_labelled=named.inside.sum(0) if named is not None else np.zeros(len(names), dtype=np.int64),
+    )
+    if named is None:
+        named = from_scores(names, made.score(latent))
+    gradient = _mean_gradient(adata, encoder, layer, made)
+
+    out = adata.copy() if copy else adata
+    out.uns[key_added] = made.to_uns()
+    out.obsm[score_key] = score_frame(made, latent, adata.obs_names)
+    out.obsm[KEYS.MEMBERS] = pd.DataFrame(named.members, index=adata.obs_names, columns=made.labels)
+    out.varm[KEYS.GRADIENT] = gene_frame(gradient, encoder.var_names, adata.var_names, made.labels)
+    return out if copy else None
+
+
+def score_concepts(
+    adata: AnnData,
+    model: Any,
+    *,
+    concepts: AnnData | Mapping[str, Any] | ConceptSet,
+    layer: str | None = None,
+    key_added: str = KEYS.CONCEPTS,
+    score_key: str = KEYS.SCORE,
+    copy: bool = False,
+) -> AnnData | None:
+    """Score the spots of another section with concepts that were defined elsewhere; nothing is fitted again.
+
+    Parameters
+    ----------
+    adata
+        Raw counts of the section to score. Genes are matched by name.
+    model
+        The model that the concepts were made with.
+    concepts
+        The AnnData that ``stc.tl.concepts`` wrote into, or its ``uns["concepts"]``.
+    layer
+        Layer with the counts; by default that of the model.
+    key_added, score_key
+        Where to write.
+    copy
+        Return a changed copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    `None`, or the copy. Writes ``uns["concepts"]`` (the same concepts) and ``obsm["concept_score"]``. Scores are in the
+    units of the section of definition. ``obsm["concept_members"]`` is removed, or, where ``adata.obs`` has the
+    column that defined the concepts, made from that.
+
+    Raises
+    ------
+    ValueError
+        The concepts were made with another model (both fingerprints are named).
+
+    Examples
+    --------
+    >>> import st_concepts as stc
+    >>> adata = stc.datasets.simulated_bulb(n_obs=200, n_vars=150, seed=0)
+    >>> model = stc.SpotVAE(adata, n_latent=5).fit(max_epochs=0, progress=False)
+    >>> stc.tl.concepts(adata, model, groupby="layer")
+    >>> other = stc.datasets.simulated_bulb(n_obs=150, n_vars=150, seed=0)
+    >>> stc.tl.score_concepts(other, model, concepts=adata)
+    >>> other.obsm["concept_score"].shape
+    (150, 5)
+    """
+    encoder = as_encoder(model)
+    made = read_concepts(concepts)
+    made.check_model(encoder.fingerprint)
+    layer = counts_layer(adata, encoder, layer)
+    latent, _ = embed_all(adata, encoder, layer)
+    gradient = _mean_gradient(adata, encoder, layer, made)
+    stored = made.to_uns()
+    stored["params"] |= {"layer": layer or "", "score_key": score_key}
+    members = _labels_at_hand(adata, made)
+    out = adata.copy() if copy else adata
+    out.uns[key_added] = stored
+    out.obsm[score_key] = score_frame(made, latent, adata.obs_names)
+    if members is not None:
+        out.obsm[KEYS.MEMBERS] = members
+    elif KEYS.MEMBERS in out.obsm:
+        del out.obsm[KEYS.MEMBERS]
+    out.varm[KEYS.GRADIENT] = gene_frame(gradient, encoder.var_names, adata.var_names, made.labels)
+    return out if copy else None
+
+
+def gene_frame(values: np.ndarray, var_names: pd.Index, wanted: pd.Index, labels: list[str]) -> pd.DataFrame:
+    """``(n_concepts, genes of the model)`` as a float32 DataFrame of ``wanted`` genes x concepts, NaN where unknown."""
+    frame = pd.DataFrame(np.asarray(values.T, dtype=np.float32), index=var_names, columns=labels)
+    return frame.reindex(wanted.astype(str)).set_axis(wanted, axis=0)
+
+
+def _is_boolean(column: pd.Series) -> bool:
+    return isinstance(column.dtype, pd.BooleanDtype) or column.dtype == bool
+
+
+def _membership(
+    adata: AnnData,
+    groupby: str | None,
+    groups: Sequence[str] | None,
+    reference: str | Sequence[str],
+    mask: Any,
+) -> Membership:
+    if isinstance(mask, str):
+        groupby, mask = mask, None
+    if groupby is not None:
+        if groupby not in adata.obs:
+            import difflib
+
+            have = list(map(str, adata.obs.columns))
+            close = difflib.get_close_matches(str(groupby), have, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise KeyError(f"{groupby!r} is not a column of adata.obs (it has: {', '.join(have) or 'none'}).{hint}")
+        column = adata.obs[groupby]
+        if not _is_boolean(column):
+            return from_labels(column, groups=groups, reference=reference).check()
+        mask = {groupby: column}
+    if not isinstance(mask, Mapping):
+        mask = {"concept": mask}
+    return from_masks(mask, adata.n_obs).check()
+
+
+def _labels_at_hand(adata: AnnData, made: ConceptSet) -> pd.DataFrame | None:
+    groupby = made.params.get("groupby")
+    if not groupby or groupby not in adata.obs:
+        return None
+    labels = adata.obs[groupby].astype(object)
+    known = labels.notna().to_numpy()
+    members = np.full((adata.n_obs, len(made.names)), -1, dtype=np.int8)
+    for j, name in enumerate(made.names):
+        members[known, j] = (labels[known].astype(str) == name).to_numpy().astype(np.int8)
+    if not (members == 1).any():
+        return None
+    return pd.DataFrame(members, index=adata.obs_names, columns=made.labels)
+
+
+def _sides(named: Membership, j: int, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    inside, outside = named.inside[usable, j], named.outside[usable, j]
+    if not inside.any() or not outside.any():
+        raise ValueError(f"The labelled spots of concept {named.names[j]!r} have almost no counts; label others.")
+    return inside, outside
+
+
+def _gene_sets(genes: Any, var_names: pd.Index) -> dict[str, list[str]]:
+    if isinstance(genes, str):
+        genes = [genes]
+    sets = {k: list(v) for k, v in genes.items()} if isinstance(genes, Mapping) else {f"{g}-like": [g] for g in genes}
+    for name, members in sets.items():
+        unknown = [g for g in members if g not in var_names]
+        if unknown or not members:
+            raise KeyError(f"Seed genes of {name!r} that the model does not have: {', '.join(unknown) or 'no gene'}.")
+    return sets
+
+
+def _seed_expression(adata: AnnData, encoder: Encoder, layer: str | None, sets: list[list[str]]) -> np.ndarray:
+    """Mean standardised features of each set, float64 ``(n_obs, n_sets)``."""
+    every = sorted({g for s in sets for g in s})
+    columns = encoder.var_names.get_indexer(every)
+    values = np.empty((adata.n_obs, len(every)))
+    for rows, features, _, _ in stream(adata, encoder, layer):
+        values[rows] = features[:, columns].toarray() if hasattr(features, "toarray") else features[:, columns]
+    sd = values.std(0)
+    flat = [g for g, s in zip(every, sd, strict=True) if s == 0]
+    if flat:
+        raise ValueError(f"Seed gene {flat[0]!r} has the same expression at every spot; choose another.")
+    values = (values - values.mean(0)) / sd
+    return np.stack([values[:, [every.index(g) for g in s]].mean(1) for s in sets], axis=1)
+
+
+def _given_vectors(vectors: Any, n_latent: int) -> tuple[list[str], np.ndarray]:
+    if isinstance(vectors, Mapping):
+        names, rows = [str(k) for k in vectors], [np.asarray(v, dtype=np.float64).ravel() for v in vectors.values()]
+    else:
+        rows = list(np.atleast_2d(np.asarray(vectors, dtype=np.float64)))
+        names = [f"concept_{i}" for i in range(len(rows))]
+    for name, row in zip(names, rows, strict=True):
+        if row.shape != (n_latent,) or not np.isfinite(row).all():
+            raise ValueError(
+                f"Vector {name!r} must hold {n_latent} finite numbers, one per latent dimension; got shape {row.shape}."
+            )
+    return names, np.stack(rows)
+
+
+def _mean_gradient(adata: AnnData, encoder: Encoder, layer: str | None, made: ConceptSet) -> np.ndarray:
+    batches = (
+        Batch(features, np.ones((features.shape[0], 1)), codes)
+        for _, features, _, codes in stream(adata, encoder, layer)
+    )
+    return group_attributions(encoder, batches, method="gradient", concepts=made.directions).values[0]
