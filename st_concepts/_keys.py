@@ -10,6 +10,7 @@ class _Keys(NamedTuple):
     # obs
     BATCH: str = "section"
     DISAGREEMENT: str = "concept_disagreement"
+    GROUP: str = "concept_group"
     # obsm
     SPATIAL: str = "spatial"
     LATENT: str = "X_stc"

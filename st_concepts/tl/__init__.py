@@ -2,6 +2,7 @@
 
 from st_concepts.tl._concepts import concepts, score_concepts
 from st_concepts.tl._embed import embed
+from st_concepts.tl._rank_genes import rank_genes_concepts
 from st_concepts.tl._saliency import saliency, saliency_map
 
-__all__ = ["concepts", "embed", "saliency", "saliency_map", "score_concepts"]
+__all__ = ["concepts", "embed", "rank_genes_concepts", "saliency", "saliency_map", "score_concepts"]

@@ -1,0 +1,260 @@
+"""`stc.tl.rank_genes_concepts`: layer markers in scanpy's own format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from st_concepts._keys import KEYS
+from st_concepts.concepts import Membership, read_concepts
+from st_concepts.stats import AssociationResult, NullModel, association_test, moran_null, permutation_null
+from st_concepts.tl._common import informative, membership, scores
+from st_concepts.tl._expression import expression, fraction_expressing, log_fold_changes
+from st_concepts.tl._target import choose_target
+
+TABLES = ("z", "pval", "pval_greater", "qval", "qval_all", "lfc", "pct_in", "pct_out")
+
+
+def rank_genes_concepts(
+    adata: AnnData,
+    *,
+    concepts: Sequence[str] | None = None,
+    method: Literal["pattern", "saliency"] = "pattern",
+    null: Literal["moran", "permutation", "none"] = "moran",
+    target: Literal["auto", "score", "label"] = "auto",
+    n_null: int = 1000,
+    section_key: str | None = None,
+    graph_key: str | None = None,
+    layer: str | None = None,
+    concepts_key: str = KEYS.CONCEPTS,
+    saliency_key: str = KEYS.SALIENCY,
+    key_added: str = KEYS.RANK,
+    seed: int = 0,
+    copy: bool = False,
+) -> AnnData | None:
+    """Rank the genes of every concept, with p-values that allow for spatial correlation.
+
+    The *pattern* statistic is the correlation of a gene with the concept over the spots (Haufe et al. 2014): which
+    genes carry the concept. ``method="saliency"`` ranks by what the model reads instead; the p-values remain those of
+    the pattern.
+
+    Parameters
+    ----------
+    adata
+        What ``stc.tl.concepts`` (or ``score_concepts``) wrote into.
+    concepts
+        Names of the concepts to rank genes for; by default all.
+    method
+        ``"pattern"`` or ``"saliency"`` (needs ``stc.tl.saliency``).
+    null
+        What the target is compared with: ``"moran"``, surrogates with the same spatial autocorrelation (Wagner & Dray
+        2015); ``"permutation"``, shuffled spots, which treats neighbours as independent and finds too much on smooth
+        tissue; ``"none"``, the t-test of a correlation, likewise.
+    target
+        ``"score"``: the concept score of every spot, better with few or wrong labels. ``"label"``: inside or outside,
+        on the labelled spots. ``"auto"`` takes, concept by concept, the one whose ranking repeats better between two
+        halves of the counts, and records it. Concepts without labels use the score.
+    n_null
+        Null copies for the empirical p-values; 0 for none. The other p-values come from the closed form of the null.
+    section_key
+        Column of ``adata.obs`` with the section of each spot; ``obs["section"]`` by default where it is there.
+    graph_key
+        Entry of ``adata.obsp`` with spatial weights, for example ``"spatial_connectivities"``; by default a graph is
+        made from ``obsm["spatial"]``.
+    layer
+        Layer with the counts; by default where the concepts were made from.
+    concepts_key, saliency_key, key_added
+        Where to read and write.
+    seed
+        Seed of the null copies and of the split of the counts.
+    copy
+        Return a changed copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    `None`, or the copy. Writes
+
+    ``uns["rank_genes_concepts"]``
+        The contract of ``sc.tl.rank_genes_groups``: record arrays by concept, all genes, sorted by score: ``names``,
+        ``scores`` (the statistic), ``logfoldchanges`` (log2 of mean normalised expression inside over outside),
+        ``pvals`` (two-sided), ``pvals_adj`` (Benjamini-Hochberg within the concept); and ``params``.
+    ``varm["rank_genes_concepts_<table>"]``
+        float64 DataFrames, genes x concepts: ``z``, ``pval``, ``pval_greater`` (one-sided: higher inside), ``qval``,
+        ``qval_all`` (over all concepts), ``lfc``, ``pct_in``, ``pct_out`` (share of spots in which the gene is seen),
+        and ``pval_empirical`` where ``n_null > 0``.
+    ``obs["concept_group"]``
+        Only for concepts that no column defines: the concept that each spot is inside of, for scanpy's plots.
+
+    Raises
+    ------
+    KeyError
+        No concepts yet, a missing column or slot.
+    ValueError
+        ``null="moran"`` without coordinates; unknown option; X is neither counts nor log-normalised.
+
+    Examples
+    --------
+    >>> import st_concepts as stc
+    >>> adata = stc.datasets.simulated_bulb(n_obs=200, n_vars=150, seed=0)
+    >>> model = stc.SpotVAE(adata, n_latent=5).fit(max_epochs=0, progress=False)
+    >>> stc.tl.concepts(adata, model, groupby="layer")
+    >>> stc.tl.rank_genes_concepts(adata, n_null=0)
+    >>> stc.get.markers(adata, "GCL").columns[0]
+    'names'
+    """
+    for name, value, known in (
+        ("method", method, ("pattern", "saliency")),
+        ("null", null, ("moran", "permutation", "none")),
+        ("target", target, ("auto", "score", "label")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name}={value!r} is unknown; choose one of: {', '.join(map(repr, known))}.")
+    made = read_concepts(adata, concepts_key)
+    chosen = list(range(len(made.names))) if concepts is None else [made.index(c) for c in concepts]
+    names, labels = [made.names[j] for j in chosen], [made.labels[j] for j in chosen]
+    members = membership(adata, made)
+    members = Membership(names, members.members[:, chosen])
+    score = scores(adata, made).to_numpy(dtype=np.float64)[:, chosen]
+    saliency = _saliency(adata, saliency_key, labels) if method == "saliency" else None
+    model_null = _null(adata, null, section_key, graph_key)
+
+    layer = layer if layer is not None else (made.params.get("layer") or None)
+    x, counts = expression(adata, layer, float(made.params["target_sum"]))
+    usable = informative(np.asarray(x.sum(1)).ravel() if counts is None else np.asarray(counts.sum(1)).ravel())
+    gradient = _gradient(adata, labels)
+    label_target = np.where(members.members < 0, np.nan, members.members).astype(np.float64)
+    label_target[~usable] = np.nan
+    score[~usable] = np.nan
+    agreement = np.full((len(names), 2), np.nan)
+    if target == "auto" and made.params["kind"] in ("groupby", "mask") and counts is not None and gradient is not None:
+        targets, agreement = choose_target(
+            counts, gradient, label_target, target_sum=float(made.params["target_sum"]), usable=usable, seed=seed
+        )
+    else:
+        targets = ["label" if target == "label" else "score"] * len(names)
+
+    by_score = np.array([t == "score" for t in targets])
+    tested = association_test(
+        x,
+        np.where(by_score, score, label_target),
+        model_null if model_null is not None else "none",
+        sections=_sections(adata, section_key) if model_null is None else None,
+        n_null=n_null,
+        own_weights=None if gradient is None else np.where(by_score, gradient, 0.0),
+        seed=seed,
+    )
+    statistic = tested.correlation if saliency is None else saliency
+    lfc = log_fold_changes(x, members.inside, members.outside).T
+    tables = {
+        "z": tested.z,
+        "pval": tested.pval,
+        "pval_greater": tested.pval_greater,
+        "qval": tested.qval,
+        "qval_all": tested.qval_all,
+        "lfc": lfc,
+        "pct_in": fraction_expressing(x, members.inside).T,
+        "pct_out": fraction_expressing(x, members.outside).T,
+    }
+    if tested.pval_empirical is not None:
+        tables["pval_empirical"] = tested.pval_empirical
+    groupby = made.params.get("groupby") or KEYS.GROUP
+    params: dict[str, Any] = {
+        "groupby": groupby,
+        "reference": made.params.get("reference", "rest"),
+        "method": method,
+        "use_raw": False,
+        "corr_method": "benjamini-hochberg",
+        "null": null,
+        "n_null": int(n_null),
+        "seed": int(seed),
+        "target": np.array(targets, dtype=object),
+        "target_agreement": agreement,
+        "concepts": np.array(names, dtype=object),
+        "model": made.model,
+    }
+    if layer is not None:
+        params["layer"] = layer
+    ranked = {"params": params} | _records(names, adata.var_names, statistic, lfc, tested)
+
+    out = adata.copy() if copy else adata
+    out.uns[key_added] = ranked
+    for name, values in tables.items():
+        out.varm[f"{key_added}_{name}"] = pd.DataFrame(values, index=adata.var_names, columns=labels)
+    if groupby == KEYS.GROUP:
+        out.obs[KEYS.GROUP] = _group_column(members, adata.obs_names)
+    return out if copy else None
+
+
+def _records(
+    names: list[str], var_names: pd.Index, statistic: np.ndarray, lfc: np.ndarray, tested: AssociationResult
+) -> dict[str, np.ndarray]:
+    """Record arrays as scanpy has them: each concept sorted by its statistic, ties by name order."""
+    order = np.argsort(-np.nan_to_num(statistic, nan=-np.inf), axis=0, kind="stable")
+    fields: dict[str, tuple[np.ndarray, str]] = {
+        "names": (np.broadcast_to(np.asarray(var_names, dtype=object)[:, None], statistic.shape), "O"),
+        "scores": (np.nan_to_num(statistic), "float32"),
+        "logfoldchanges": (lfc, "float32"),
+        "pvals": (tested.pval, "float64"),
+        "pvals_adj": (tested.qval, "float64"),
+    }
+    return {
+        key: np.rec.fromarrays(
+            [values[order[:, j], j].astype(kind) for j in range(len(names))], dtype=[(n, kind) for n in names]
+        )
+        for key, (values, kind) in fields.items()
+    }
+
+
+def _saliency(adata: AnnData, key: str, labels: list[str]) -> np.ndarray:
+    if key not in adata.varm:
+        raise KeyError(f"adata.varm[{key!r}] is missing: run stc.tl.saliency(adata, model) first.")
+    frame = adata.varm[key]
+    missing = [c for c in labels if c not in frame.columns]
+    if missing:
+        raise KeyError(f"adata.varm[{key!r}] lacks concept {missing[0]!r}: run stc.tl.saliency for it.")
+    return frame[labels].to_numpy(dtype=np.float64)
+
+
+def _gradient(adata: AnnData, labels: list[str]) -> np.ndarray | None:
+    """Mean gradient of each score, ``(n_vars, n_concepts)``, zero for genes that the model does not have."""
+    frame = adata.varm.get(KEYS.GRADIENT)
+    if frame is None or not set(labels) <= set(frame.columns):
+        return None
+    return np.nan_to_num(frame[labels].to_numpy(dtype=np.float64))
+
+
+def _sections(adata: AnnData, key: str | None) -> np.ndarray | None:
+    if key is None:
+        key = KEYS.BATCH if KEYS.BATCH in adata.obs else None
+    elif key not in adata.obs:
+        raise KeyError(f"section_key={key!r} is not a column of adata.obs.")
+    return None if key is None else adata.obs[key].astype(str).to_numpy()
+
+
+def _null(adata: AnnData, null: str, section_key: str | None, graph_key: str | None) -> NullModel | None:
+    sections = _sections(adata, section_key)
+    if null == "none":
+        return None
+    if null == "permutation":
+        return permutation_null(adata.n_obs, sections)
+    if graph_key is not None and graph_key not in adata.obsp:
+        raise KeyError(f"graph_key={graph_key!r} is not in adata.obsp: run sq.gr.spatial_neighbors(adata) first.")
+    graph = None if graph_key is None else adata.obsp[graph_key]
+    if KEYS.SPATIAL not in adata.obsm and graph is None:
+        raise ValueError(
+            "null='moran' needs the position of each spot in adata.obsm['spatial'] (or a graph in adata.obsp, named by "
+            "graph_key). Without positions use null='permutation', which treats neighbouring spots as independent."
+        )
+    coords = np.asarray(adata.obsm[KEYS.SPATIAL])[:, :2].astype(np.float64) if KEYS.SPATIAL in adata.obsm else None
+    return moran_null(coords, sections, graph=graph)
+
+
+def _group_column(members: Membership, index: pd.Index) -> pd.Series:
+    inside = members.inside
+    first = np.where(inside.any(1), inside.argmax(1), len(members.names))
+    categories = [*members.names, *(["rest"] if (first == len(members.names)).any() else [])]
+    return pd.Series(pd.Categorical.from_codes(first, categories), index=index)
