@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+from collections.abc import Generator
 
 import matplotlib
 import pytest
@@ -11,6 +13,17 @@ from anndata import AnnData
 from st_concepts import datasets
 
 matplotlib.use("Agg")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With ST_CONCEPTS_REQUIRE_DATA=1 a skipped test of real data is a failure: the data are said to be there."""
+    report = yield
+    required = os.environ.get("ST_CONCEPTS_REQUIRE_DATA") == "1" and item.get_closest_marker("real_data") is not None
+    if required and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"ST_CONCEPTS_REQUIRE_DATA=1, but this was skipped: {reason}"
+    return report
 
 
 @functools.cache

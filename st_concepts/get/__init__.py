@@ -1,1 +1,5 @@
-"""get."""
+"""Results as tidy tables; nothing here writes."""
+
+from st_concepts.get._tables import concept_scores, markers
+
+__all__ = ["concept_scores", "markers"]

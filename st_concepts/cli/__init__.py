@@ -1,0 +1,5 @@
+"""The command ``st-concepts``: ``demo``, ``run``, ``datasets``."""
+
+from st_concepts.cli._app import main
+
+__all__ = ["main"]

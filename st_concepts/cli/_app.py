@@ -1,0 +1,137 @@
+"""The commands. What computes is imported when a command runs, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from st_concepts import __version__
+from st_concepts.cli._errors import EXPECTED, PROGRAM, complain, one_line, quiet_warnings, say
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Concepts of tissue layers: what a generative model sees in each layer, per gene and per spot.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+# base of all usage errors; typer carries its own copy of click or takes the installed one, depending on its version
+_ClickException = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    dataset: Annotated[
+        str, typer.Option(help="'mob' (mouse olfactory bulb), 'simulated', or 'auto': the bulb where it can be had.")
+    ] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder for the result, tables and pictures.")] = Path("build/demo"),
+    seed: Seed = 0,
+) -> None:
+    """Run the main job on an example section; leave result, tables and pictures."""
+    from st_concepts.cli._demo import run_demo
+
+    run_demo(dataset, out.expanduser(), seed=seed)
+
+
+@app.command()
+def run(
+    source: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Section with raw counts; never changed.")],
+    groupby: Annotated[str, typer.Option(help="Column of obs with the layer of each spot; it may have gaps.")],
+    out: Annotated[Path, typer.Option(help="Result, .h5ad.")],
+    layer: Annotated[str | None, typer.Option(help="Layer that holds the raw counts; by default X.")] = None,
+    batch_key: Annotated[str | None, typer.Option(help="Column of obs with the section of each spot.")] = None,
+    method: Annotated[str, typer.Option(help="Attribution method of the saliency.")] = "integrated_gradients",
+    estimator: Annotated[
+        str, typer.Option(help="Concept vectors: 'discriminant', 'mean_difference' or 'logistic'.")
+    ] = "discriminant",
+    statistic: Annotated[str, typer.Option(help="Statistic of the markers.")] = "pattern",
+    null: Annotated[
+        str | None,
+        typer.Option(help="Null of the p-values: 'moran', 'permutation', 'none'; by default moran with coordinates."),
+    ] = None,
+    n_latent: Annotated[int, typer.Option(min=1, help="Latent dimensions.")] = 15,
+    min_spots: Annotated[int, typer.Option(min=0, help="Leave out genes seen in fewer spots.")] = 0,
+    maps: Annotated[int, typer.Option(min=0, help="Genes per concept to map spot by spot.")] = 0,
+    markers: Annotated[Path | None, typer.Option(help="Also write the markers as CSV.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Also write the model.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Also draw, into this folder.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Explain the layers of a section: concepts, saliency and markers, written to a new file."""
+    from st_concepts.cli._pipeline import Settings
+    from st_concepts.cli._run import Files, run_file
+
+    settings = Settings(
+        groupby=groupby,
+        layer=layer,
+        batch_key=batch_key,
+        n_latent=n_latent,
+        estimator=estimator,
+        method=method,
+        statistic=statistic,
+        null=null or "",
+        n_maps=maps,
+        seed=seed,
+    )
+    run_file(Files(source, out, markers, model, pictures), settings, min_spots=min_spots)
+
+
+@app.command()
+def datasets() -> None:
+    """List the data sets, and whether they are on this machine."""
+    from st_concepts.cli._demo import list_datasets
+
+    list_datasets()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: exit code 0, 2 for input that cannot be used (one line on stderr), 130 when interrupted.
+
+    Errors that our checks do not expect keep their traceback: they are bugs.
+    """
+    quiet_warnings()
+    sys.exit(_code(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _code(argv: list[str]) -> int:
+    # typer's own way out prints a usage box; here every error is one line
+    try:
+        code = app(args=argv or ["--help"], prog_name=PROGRAM, standalone_mode=False)
+    except EXPECTED as error:
+        complain("error", one_line(error))
+        return 2
+    except _ClickException as error:
+        complain("error", " ".join(error.format_message().split()).rstrip(".") + _see_help(error))
+        return 2
+    except typer.Abort:
+        code = 130
+    if code == 130:
+        complain("error", "interrupted; no result was written.")
+    return code if isinstance(code, int) else 0
+
+
+def _see_help(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return f"; see {context.command_path} --help" if context is not None else "."

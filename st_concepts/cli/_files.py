@@ -1,0 +1,120 @@
+"""Reading the input, checking where results go before anything is computed, writing whole files or none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from st_concepts.cli._errors import UsageError, one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+def read_h5ad(path: Path) -> AnnData:
+    """An AnnData file in memory; the file is opened for reading only.
+
+    Raises
+    ------
+    UsageError
+        No such file, a folder, or not an AnnData file.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name an .h5ad file.")
+    if not path.exists():
+        raise UsageError(f"{path} does not exist (current folder: {Path.cwd()}).")
+    import anndata as ad
+    import h5py
+
+    try:
+        if not h5py.is_hdf5(path):
+            # is_hdf5 also says no where the file may not be read at all
+            with path.open("rb"):
+                pass
+            raise UsageError(
+                f"{path} is not an .h5ad file (not HDF5). Write one with adata.write_h5ad(); classic ST tables are "
+                "read by st_concepts.io.read_st()."
+            )
+        with h5py.File(path, "r") as handle:
+            missing = [key for key in ("obs", "var") if key not in handle]
+        if missing:
+            raise UsageError(f"{path} is an HDF5 file but holds no AnnData (no {' and '.join(map(repr, missing))}).")
+        return ad.read_h5ad(path)
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} cannot be read as .h5ad: {one_line(error)}") from error
+
+
+def check_targets(source: Path, targets: dict[str, Path | None]) -> None:
+    """Refuse targets that are the input, each other, folders, or that cannot be written.
+
+    Parameters
+    ----------
+    source
+        The input file.
+    targets
+        Option name to path; `None` where the option was not given.
+    """
+    seen: dict[Path, str] = {}
+    for option, path in targets.items():
+        if path is None:
+            continue
+        if _same(source, path):
+            raise UsageError(f"{option} {path} is the input file; the input is never changed, name another file.")
+        if (other := seen.get(path.resolve())) is not None:
+            raise UsageError(f"{option} and {other} name the same file, {path}.")
+        seen[path.resolve()] = option
+        check_target(option, path)
+
+
+def check_target(option: str, path: Path, *, folder: bool = False) -> None:
+    """Refuse a path that cannot be written; folders that do not exist yet are made later."""
+    if not folder and path.is_dir():
+        raise UsageError(f"{option} {path} is a folder; name a file in it.")
+    if folder and path.exists() and not path.is_dir():
+        raise UsageError(f"{option} {path} is a file; name a folder.")
+    nearest = path if folder else path.parent
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise UsageError(f"{option} {path}: {nearest} is not a folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {path}: folder {nearest.resolve()} cannot be written.")
+
+
+def _same(a: Path, b: Path) -> bool:
+    # samefile sees through symbolic and hard links
+    if a.exists() and b.exists():
+        return a.samefile(b)
+    return a.resolve() == b.resolve()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when all went well."""
+    path = path.resolve()  # through a link: the link stays, its target is replaced
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_h5ad(adata: AnnData, path: Path) -> None:
+    """Write compressed; the file is complete or not there."""
+    try:
+        with whole_file(path) as temporary:
+            adata.write_h5ad(temporary, compression="gzip")
+    except (TypeError, ValueError, KeyError) as error:
+        raise UsageError(f"The result cannot be written to {path}: {one_line(error)}") from error
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table; the file is complete or not there."""
+    with whole_file(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")

@@ -1,0 +1,145 @@
+"""The main job: model, concepts, saliency, markers, maps; and what it found, as text and pictures."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from anndata import AnnData
+
+from st_concepts import get, pl, tl
+from st_concepts._keys import KEYS, saliency_layer
+from st_concepts.cli._errors import say
+from st_concepts.concepts import read_concepts
+from st_concepts.models import SpotVAE
+from st_concepts.pl._finish import finish, new_axes
+from st_concepts.pl._histograms import auroc
+from st_concepts.pl._spatial import PANEL
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run can be told; the defaults are those of the functions in `st_concepts.tl`."""
+
+    groupby: str
+    layer: str | None = None
+    batch_key: str | None = None
+    n_latent: int = 15
+    estimator: str = "discriminant"
+    method: str = "integrated_gradients"
+    statistic: str = "pattern"
+    null: str = "moran"
+    n_null: int = 1000
+    n_maps: int = 0
+    seed: int = 0
+
+
+def analyse(adata: AnnData, settings: Settings) -> SpotVAE:
+    """Fit a model and write every result into ``adata``."""
+    s = settings
+    model = SpotVAE(adata, layer=s.layer, batch_key=s.batch_key, n_latent=s.n_latent, seed=s.seed)
+    model.fit(progress=sys.stderr.isatty())
+    say(f"model: {model!r}, {max(len(model.history) - 1, 0)} epochs")
+    tl.embed(adata, model)
+    tl.concepts(adata, model, groupby=s.groupby, estimator=s.estimator)
+    tl.saliency(adata, model, method=s.method)
+    tl.rank_genes_concepts(adata, method=s.statistic, null=s.null, n_null=s.n_null, seed=s.seed)
+    if s.n_maps:
+        for concept, genes in top_salient(adata, s.n_maps).items():
+            tl.saliency_map(adata, model, concept=concept, genes=genes, method=s.method)
+    return model
+
+
+def drop_results(adata: AnnData) -> list[str]:
+    """Remove what an earlier run left, so that nothing of it is taken for new; returns the slots."""
+    found = []
+    for name, slots in (
+        ("uns", (KEYS.CONCEPTS, KEYS.RANK, KEYS.SALIENCY)),
+        ("obsm", (KEYS.LATENT, KEYS.SCORE, KEYS.MEMBERS)),
+        ("varm", (KEYS.SALIENCY, KEYS.GRADIENT)),
+        ("layers", tuple(key for key in adata.layers if key.startswith(f"{KEYS.SALIENCY_MAP}_"))),
+    ):
+        store = getattr(adata, name)
+        for slot in slots:
+            if slot in store:
+                del store[slot]
+                found.append(f"{name}[{slot!r}]")
+    return found
+
+
+def top_salient(adata: AnnData, n: int) -> dict[str, list[str]]:
+    """Per concept the ``n`` genes of highest saliency, by true name."""
+    concepts = read_concepts(adata)
+    frame = adata.varm[KEYS.SALIENCY]
+    return {
+        name: frame[label].nlargest(n).index.astype(str).tolist()
+        for name, label in zip(concepts.names, concepts.labels, strict=True)
+    }
+
+
+def summary(adata: AnnData, n: int = 5) -> str:
+    """A short table: spots, AUROC of the score, top genes of both statistics."""
+    concepts = read_concepts(adata)
+    scores = get.concept_scores(adata)
+    members = adata.obsm[KEYS.MEMBERS].to_numpy()
+    salient = top_salient(adata, n)
+    rows = []
+    for j, name in enumerate(concepts.names):
+        score = scores[name].to_numpy()
+        rows.append(
+            {
+                "concept": name,
+                "spots": int((members[:, j] == 1).sum()),
+                "AUROC": f"{auroc(score[members[:, j] == 1], score[members[:, j] == 0]):.3f}",
+                "markers": " ".join(get.markers(adata, name, n=n)["names"]),
+                "salient genes": " ".join(salient[name]),
+            }
+        )
+    return _left_aligned(pd.DataFrame(rows).astype(str))
+
+
+def _left_aligned(table: pd.DataFrame) -> str:
+    widths = [max(len(c), int(table[c].str.len().max())) for c in table]
+    lines = [list(table), *table.to_numpy().tolist()]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def pictures(adata: AnnData, folder: Path, *, groupby: str) -> list[Path]:
+    """Layers, concept scores, saliency maps, marker panels, score histograms; returns the files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    written: list[Path] = []
+
+    def target(name: str) -> Path:
+        written.append(folder / name)
+        return written[-1]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the drawing libraries, about themselves
+        if KEYS.SPATIAL in adata.obsm:
+            pl.annotation(adata, groupby, save=target("layers.png"))
+            pl.concept_scores(adata, save=target("concept_scores.png"))
+            if mapped := _mapped(adata):
+                _saliency_maps(adata, mapped, target("saliency_maps.png"))
+        pl.concept_histograms(adata, save=target("score_histograms.png"))
+        pl.markers(adata, kind="heatmap", save=target("marker_heatmap.png"))
+        pl.markers(adata, kind="dotplot", save=target("marker_dotplot.png"))
+    return written
+
+
+def _mapped(adata: AnnData) -> dict[str, str]:
+    """Per concept with a saliency map, its most salient gene."""
+    concepts = read_concepts(adata)
+    labels = dict(zip(concepts.names, concepts.labels, strict=True))
+    return {name: g[0] for name, g in top_salient(adata, 1).items() if saliency_layer(labels[name]) in adata.layers}
+
+
+def _saliency_maps(adata: AnnData, mapped: dict[str, str], path: Path) -> None:
+    axes = new_axes(len(mapped), ncols=3, panel=PANEL)
+    for ax, (concept, gene) in zip(axes, mapped.items(), strict=True):
+        pl.saliency_map(adata, concept=concept, genes=gene, ax=ax, show=False)
+    finish(axes[0].figure, path.name, show=False, save=path, own=True)

@@ -1,0 +1,117 @@
+"""Markers and concept scores as data frames, with the true names of the concepts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from st_concepts._keys import KEYS
+from st_concepts.concepts import read_concepts
+from st_concepts.tl._common import scores
+
+_FIELDS = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
+# scanpy's tables of the share of spots that express a gene, and what they are called here
+_SHARES = {"pts": "pct_in", "pts_rest": "pct_out"}
+
+
+def markers(adata: AnnData, concept: str | None = None, *, n: int | None = None, key: str = KEYS.RANK) -> pd.DataFrame:
+    """Genes of a concept, best first.
+
+    Parameters
+    ----------
+    adata
+        Result of `st_concepts.tl.rank_genes_concepts`; only read.
+    concept
+        Name of a concept, as in the annotation; `None` for all, one below the other.
+    n
+        Number of genes a concept; `None` for all.
+    key
+        Entry of ``uns`` that holds the ranking, in scanpy's ``rank_genes_groups`` form.
+
+    Returns
+    -------
+    DataFrame, one row per concept and gene, with ``concept``, ``rank`` (from 1), ``names``, ``scores`` (the concept
+    statistic), ``logfoldchanges`` (log2), ``pvals``, ``pvals_adj`` and, where stored, ``pct_in`` and ``pct_out`` (share
+    of spots that have the gene, 0 to 1) and ``saliency`` (signed, from ``varm["concept_saliency"]``, in units of the
+    concept score).
+
+    Raises
+    ------
+    KeyError
+        There is no ranking under ``key``, or no such concept in it.
+    ValueError
+        ``n`` is below 1.
+
+    Examples
+    --------
+    >>> import st_concepts as stc
+    >>> adata = stc.datasets.simulated_bulb(n_obs=200, n_vars=150, n_markers=5, seed=0)
+    >>> model = stc.SpotVAE(adata, n_latent=5).fit(max_epochs=0, progress=False)
+    >>> stc.tl.concepts(adata, model, groupby="layer")
+    >>> stc.tl.rank_genes_concepts(adata, null="none")
+    >>> stc.get.markers(adata, "GCL", n=3)["rank"].tolist()
+    [1, 2, 3]
+    """
+    if n is not None and n < 1:
+        raise ValueError(f"n={n} must be at least 1.")
+    if key not in adata.uns:
+        raise KeyError(f"adata.uns[{key!r}] is missing: run stc.tl.rank_genes_concepts(adata) first.")
+    stored = adata.uns[key]
+    names = list(stored["names"].dtype.names)
+    if concept is not None and concept not in names:
+        raise KeyError(f"Concept {concept!r} is not ranked in adata.uns[{key!r}]; there are: {', '.join(names)}.")
+    saliency = _saliency(adata)
+    parts = []
+    for name in names if concept is None else [concept]:
+        part = pd.DataFrame({field: np.asarray(stored[field][name])[:n] for field in _FIELDS if field in stored})
+        part.insert(0, "rank", np.arange(1, len(part) + 1))
+        part.insert(0, "concept", name)
+        for slot, column in _SHARES.items():
+            if slot in stored:
+                part[column] = stored[slot][name].reindex(part["names"]).to_numpy()
+        if saliency is not None and name in saliency:
+            part["saliency"] = saliency[name].reindex(part["names"]).to_numpy()
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def concept_scores(adata: AnnData, *, key: str = KEYS.CONCEPTS) -> pd.DataFrame:
+    """Concept score of every spot, with the true names of the concepts as columns.
+
+    Parameters
+    ----------
+    adata
+        Result of `st_concepts.tl.concepts` or `st_concepts.tl.score_concepts`; only read.
+    key
+        Entry of ``uns`` that holds the concepts.
+
+    Returns
+    -------
+    DataFrame, n_obs x n_concepts, in standard deviations of the score over the spots that defined the concepts.
+
+    Raises
+    ------
+    KeyError
+        There are no concepts under ``key``, or no scores of theirs.
+
+    Examples
+    --------
+    >>> import st_concepts as stc
+    >>> adata = stc.datasets.simulated_bulb(n_obs=200, n_vars=150, n_markers=5, seed=0)
+    >>> model = stc.SpotVAE(adata, n_latent=5).fit(max_epochs=0, progress=False)
+    >>> stc.tl.concepts(adata, model, groupby="layer")
+    >>> stc.get.concept_scores(adata).columns.tolist()
+    ['ONL', 'GL', 'OPL', 'MCL', 'GCL']
+    """
+    concepts = read_concepts(adata, key)
+    return scores(adata, concepts).set_axis(concepts.names, axis=1)
+
+
+def _saliency(adata: AnnData) -> pd.DataFrame | None:
+    """Group saliency with true names as columns, or `None` where there is none."""
+    if KEYS.SALIENCY not in adata.varm or KEYS.CONCEPTS not in adata.uns:
+        return None
+    concepts = read_concepts(adata)
+    frame = adata.varm[KEYS.SALIENCY]
+    return frame.rename(columns=dict(zip(concepts.labels, concepts.names, strict=True)))

@@ -1,0 +1,92 @@
+"""What every picture ends with: written to a file, shown, handed back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# back ends that have no window: plt.show() would only warn
+_WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
+
+
+def new_axes(n: int, *, ncols: int, panel: tuple[float, float]) -> list[Axes]:
+    """``n`` axes on a fresh figure, row by row; ``panel`` is the size of one in inches."""
+    import matplotlib.pyplot as plt
+
+    ncols = max(1, min(ncols, n))
+    nrows = -(-n // ncols)
+    _, grid = plt.subplots(
+        nrows, ncols, figsize=(panel[0] * ncols, panel[1] * nrows), layout="constrained", squeeze=False
+    )
+    for extra in grid.ravel()[n:]:
+        extra.remove()
+    return list(grid.ravel()[:n])
+
+
+def given_axes(ax: Axes | Sequence[Axes] | None, n: int) -> list[Axes] | None:
+    """The user's axes as a list; `ValueError` where their number does not fit."""
+    if ax is None:
+        return None
+    axes = [ax] if not isinstance(ax, (list, tuple)) and not hasattr(ax, "__len__") else list(ax)
+    if len(axes) != n:
+        raise ValueError(f"ax holds {len(axes)} axes, but there are {n} panels to draw; pass one for each.")
+    return axes
+
+
+def finish(
+    figure: Figure, name: str, *, show: bool | None, save: str | os.PathLike[str] | bool | None, own: bool
+) -> None:
+    """Save and show as scanpy does, except that ``save`` is a path and taken as it is.
+
+    Parameters
+    ----------
+    figure
+        What was drawn.
+    name
+        File name to use below ``scanpy.settings.figdir`` when ``save`` is `True`.
+    show
+        `None` follows ``scanpy.settings.autoshow`` for a figure of our own that is not saved.
+    save
+        Path of the picture; without a suffix ``.png`` is added. `True` writes to ``scanpy.settings.figdir``.
+    own
+        Whether the figure was made here: only such a one is closed after saving.
+    """
+    import matplotlib.pyplot as plt
+    import scanpy as sc
+
+    if save:
+        path = Path(sc.settings.figdir) / name if save is True else Path(save).expanduser()
+        _write(figure, path if path.suffix else path.with_name(path.name + ".png"), dpi=_dpi())
+    if show is None:
+        show = bool(sc.settings.autoshow) and own and not save
+    if show and plt.get_backend().lower() not in _WINDOWLESS:
+        plt.show()
+    if save and own:
+        plt.close(figure)
+
+
+def _dpi() -> float:
+    """Resolution of saved pictures: what the user set, at least 150."""
+    import matplotlib.pyplot as plt
+
+    value = plt.rcParams["savefig.dpi"]
+    return max(150.0, float(plt.rcParams["figure.dpi"] if value == "figure" else value))
+
+
+def _write(figure: Figure, path: Path, *, dpi: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kinds = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds:
+        raise ValueError(f"save={str(path)!r}: pictures can end in {', '.join(sorted('.' + k for k in kinds))}.")
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        figure.savefig(temporary, dpi=dpi, bbox_inches="tight")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,65 @@
+"""Which spots count as inside and outside a concept in a picture, and colours that everybody can tell apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from st_concepts.concepts import ConceptSet, Membership, from_labels
+from st_concepts.tl._common import membership
+
+INSIDE, OUTSIDE = "#d55e00", "#0072b2"
+# Okabe & Ito; distinct in the three common kinds of colour blindness
+OKABE_ITO = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
+OTHERS = "other spots"
+
+
+def members_of(adata: AnnData, concepts: ConceptSet, groupby: str | None) -> Membership:
+    """Membership by the column ``groupby`` where one is named, else as `st_concepts.tl.concepts` stored it."""
+    if groupby is None:
+        return membership(adata, concepts)
+    found = from_labels(column(adata, groupby))
+    members = np.zeros((adata.n_obs, len(concepts.names)), dtype=np.int8)
+    members[adata.obs[groupby].isna().to_numpy()] = -1
+    known = [name for name in concepts.names if name in found.names]
+    if not known:
+        raise ValueError(
+            f"No label of adata.obs[{groupby!r}] ({', '.join(found.names)}) is a concept ({', '.join(concepts.names)})."
+        )
+    for name in known:
+        members[:, concepts.names.index(name)] = found.members[:, found.names.index(name)]
+    return Membership(concepts.names, members)
+
+
+def column(adata: AnnData, name: str) -> pd.Series:
+    """``adata.obs[name]``, with a `KeyError` that lists what there is."""
+    if name not in adata.obs:
+        have = ", ".join(map(repr, adata.obs.columns)) or "none"
+        raise KeyError(f"{name!r} is not a column of adata.obs (it has: {have}).")
+    return adata.obs[name]
+
+
+def one_group(found: Membership, scores: np.ndarray) -> pd.Categorical:
+    """One group per spot: its concept, of several the one with the highest score; ``"other spots"``; or missing."""
+    inside = found.inside
+    best = np.where(inside, scores, -np.inf).argmax(1)
+    codes = np.where(inside.any(1), best, np.where(found.outside.any(1), len(found.names), -1))
+    return pd.Categorical.from_codes(codes, [*found.names, OTHERS]).remove_unused_categories()
+
+
+def palette(n: int) -> list[str]:
+    """``n`` colours: Okabe & Ito while they last, then even steps of viridis (ordered layers stay ordered)."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    if n <= len(OKABE_ITO):
+        return list(OKABE_ITO[:n])
+    return [to_hex(c) for c in colormaps["viridis"](np.linspace(0, 1, n))]
+
+
+def chosen(names: list[str] | str | None, concepts: ConceptSet) -> list[int]:
+    """Positions of the concepts asked for, by true name or safe label; all for `None`."""
+    if names is None:
+        return list(range(len(concepts.names)))
+    return [concepts.index(name) for name in ([names] if isinstance(names, str) else names)]

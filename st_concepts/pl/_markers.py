@@ -1,0 +1,166 @@
+"""Expression of the top genes of every concept, drawn by scanpy."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from st_concepts._keys import KEYS
+from st_concepts.concepts import ConceptSet, read_concepts
+from st_concepts.get import concept_scores
+from st_concepts.get import markers as get_markers
+from st_concepts.io._rows import iter_rows
+from st_concepts.models._validate import count_matrix
+from st_concepts.pl._finish import finish
+from st_concepts.pl._groups import members_of, one_group
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Kind = Literal["dotplot", "matrixplot", "heatmap"]
+_BATCH = 4096
+
+
+def markers(
+    adata: AnnData,
+    concepts: Sequence[str] | str | None = None,
+    *,
+    n: int = 5,
+    kind: Kind = "dotplot",
+    groupby: str | None = None,
+    key: str = KEYS.RANK,
+    concepts_key: str = KEYS.CONCEPTS,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | os.PathLike[str] | bool | None = None,
+    **kwargs: Any,
+) -> dict[str, Axes]:
+    """Draw the top genes of each concept against the spots of each concept.
+
+    Values are log1p of size-normalised counts, made on a light copy of the genes drawn; a matrix that does not hold
+    counts is drawn as it is. By default each gene is scaled from 0 to 1 over the groups.
+
+    Parameters
+    ----------
+    adata
+        Result of `st_concepts.tl.rank_genes_concepts`; only read.
+    concepts
+        Names of the concepts whose genes to draw; by default all.
+    n
+        Genes a concept; a gene that several concepts rank stands with the first.
+    kind
+        ``"dotplot"``, ``"matrixplot"`` (mean per group) or ``"heatmap"`` (every spot).
+    groupby
+        Column of ``adata.obs`` with the groups; by default the spots that defined the concepts.
+    key, concepts_key
+        Entries of ``uns`` that hold the ranking and the concepts.
+    ax
+        Axes to draw on; not for ``"heatmap"``.
+    show, save
+        As in `st_concepts.pl.concept_scores`.
+    **kwargs
+        Passed to the function of ``scanpy.pl``.
+
+    Returns
+    -------
+    The axes by name, as scanpy returns them.
+
+    Raises
+    ------
+    KeyError
+        No ranking, no such concept, no such column.
+    ValueError
+        Unknown ``kind``; ``ax`` for a heat map; ``n`` below 1.
+
+    Examples
+    --------
+    >>> import st_concepts as stc
+    >>> adata = stc.datasets.simulated_bulb(n_obs=200, n_vars=150, n_markers=5, seed=0)
+    >>> model = stc.SpotVAE(adata, n_latent=5).fit(max_epochs=0, progress=False)
+    >>> stc.tl.concepts(adata, model, groupby="layer")
+    >>> stc.tl.rank_genes_concepts(adata, null="none")
+    >>> "mainplot_ax" in stc.pl.markers(adata, n=3, show=False)
+    True
+    """
+    if kind not in ("dotplot", "matrixplot", "heatmap"):
+        raise ValueError(f"kind={kind!r} is unknown; use 'dotplot', 'matrixplot' or 'heatmap'.")
+    if kind == "heatmap" and ax is not None:
+        raise ValueError("A heat map makes its own axes: leave ax out, or use kind='matrixplot'.")
+    made = read_concepts(adata, concepts_key)
+    names = made.names if concepts is None else [concepts] if isinstance(concepts, str) else list(concepts)
+    genes = _genes(adata, names, n, key)
+    group = _groups(adata, made, groupby, concepts_key)
+    light = _light_copy(adata, [gene for part in genes.values() for gene in part], made, group)
+
+    import scanpy as sc
+
+    options: dict[str, Any] = {"cmap": "viridis", "show": False}
+    title = "Scaled log expression"
+    if kind == "heatmap":
+        options |= {"swap_axes": True, "show_gene_labels": True, "standard_scale": "var"}
+        options["figsize"] = (8.0, 1.5 + 0.19 * light.n_vars)
+    else:
+        options |= {
+            "standard_scale": "var",
+            "ax": ax,
+            "colorbar_title": title if "standard_scale" not in kwargs else None,
+        }
+        if kind == "dotplot":
+            options |= {"cmap": "Blues", "size_title": "Spots with the gene (%)"}
+    with warnings.catch_warnings():
+        # scanpy groups by categories the way pandas no longer likes
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*(tight_layout|constrained_layout).*", category=UserWarning)
+        axes = getattr(sc.pl, kind)(light, genes, groupby=_GROUP, **(options | kwargs))
+    figure = next(iter(axes.values())).figure
+    finish(figure, f"markers_{kind}.png", show=show, save=save, own=ax is None)
+    return axes
+
+
+_GROUP = "concept"
+
+
+def _genes(adata: AnnData, names: Sequence[str], n: int, key: str) -> dict[str, list[str]]:
+    """Top genes by concept, each gene once."""
+    taken: set[str] = set()
+    out: dict[str, list[str]] = {}
+    for name in names:
+        top = [g for g in get_markers(adata, name, n=n, key=key)["names"].astype(str) if g not in taken]
+        taken.update(top)
+        if top:
+            out[name] = top
+    return out
+
+
+def _groups(adata: AnnData, made: ConceptSet, groupby: str | None, key: str) -> pd.Categorical:
+    scores = concept_scores(adata, key=key).to_numpy()
+    return one_group(members_of(adata, made, groupby), scores)
+
+
+def _light_copy(adata: AnnData, genes: list[str], made: ConceptSet, group: pd.Categorical) -> AnnData:
+    """The genes drawn, log-normalised by the totals of all genes; spots without a group left out."""
+    X = count_matrix(adata, str(made.params.get("layer") or "") or None)
+    index = adata.var_names.get_indexer(genes)
+    values = np.empty((adata.n_obs, len(genes)), dtype=np.float32)
+    totals = np.empty(adata.n_obs)
+    counts = True
+    for rows, block in iter_rows(X, _BATCH):
+        counts &= bool((block.data >= 0).all() and (block.data == np.round(block.data)).all())
+        totals[rows] = np.asarray(block.sum(1, dtype=np.float64)).ravel()
+        values[rows] = block[:, index].toarray()
+    if counts:
+        factor = float(made.params.get("target_sum") or np.median(totals[totals > 0])) / np.maximum(totals, 1.0)
+        values = np.log1p(values * factor[:, None].astype(np.float32))
+    keep = group.codes >= 0
+    return AnnData(
+        sp.csr_matrix(values[keep]),
+        obs=pd.DataFrame({_GROUP: group[keep]}, index=adata.obs_names[keep]),
+        var=pd.DataFrame(index=pd.Index(genes)),
+    )
