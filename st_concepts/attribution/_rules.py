@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-_RELU = {F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
+RELU = {F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
 # element-wise with f(0) = 0: relevance can be passed on as gradient * f(z) / z
 _ODD_AT_ZERO = {F.leaky_relu, F.elu, F.gelu, F.silu, F.tanh, torch.tanh, torch.Tensor.tanh}
 _ELSEWHERE = {F.softplus, F.sigmoid, torch.sigmoid, torch.Tensor.sigmoid}
@@ -22,7 +22,7 @@ _LINEAR = {F.linear, F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, t
 Rule = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class _Override(torch.autograd.Function):
+class Override(torch.autograd.Function):
     """Identity forward on ``y``; backward sends ``rule(z, y, gradient)`` to ``z``."""
 
     @staticmethod
@@ -34,6 +34,28 @@ class _Override(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return ctx.rule(*ctx.saved_tensors, grad), None, None
+
+
+class _OverrideInPlace(Override):
+    """The same for a function that overwrites ``z``, whose caller may go on with ``z`` rather than the result."""
+
+    @staticmethod
+    def forward(ctx: Any, z: torch.Tensor, y: torch.Tensor, rule: Rule) -> torch.Tensor:
+        ctx.save_for_backward(z.clone(), y)
+        ctx.rule = rule
+        ctx.mark_dirty(z)
+        return z.copy_(y)
+
+
+def asks_in_place(func: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether this call overwrites its input."""
+    named = func.__name__.endswith("_") or kwargs.get("inplace", False)
+    return bool(named) or (func in (F.relu, F.leaky_relu, F.elu, F.silu) and args[-1] is True)
+
+
+def override(func: Callable, args: tuple, kwargs: dict, z: torch.Tensor, y: torch.Tensor, rule: Rule) -> torch.Tensor:
+    """Result ``y`` of ``func`` on ``z`` whose gradient obeys ``rule``; in place where the call asked for that."""
+    return (_OverrideInPlace if asks_in_place(func, args, kwargs) else Override).apply(z, y, rule)
 
 
 class BackwardRule(TorchFunctionMode):
@@ -66,6 +88,9 @@ class BackwardRule(TorchFunctionMode):
         self.rule, self.functions, self.after, self.refuse, self.name = rule, functions, after, refuse, name
         self.calls = 0
 
+    def begin(self, start: torch.Tensor) -> None:
+        """Called with the tensor that enters the net."""
+
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if func in self.refuse:
@@ -79,21 +104,21 @@ class BackwardRule(TorchFunctionMode):
             with torch.no_grad():
                 # the input is copied where the function would overwrite it
                 y = func(z.detach().clone(), *args[1:], **{k: v for k, v in kwargs.items() if k != "input"})
-            return _Override.apply(z, y, self.rule)
+            return override(func, args, kwargs, z, y, self.rule)
         if self.after is not None and func in self.after[0]:
             y = func(*args, **kwargs)
-            return _Override.apply(y, y.detach(), self.after[1])
+            return Override.apply(y, y.detach(), self.after[1])
         return func(*args, **kwargs)
 
 
 def guided_backprop() -> BackwardRule:
     """Positive gradients through active units (Springenberg et al. 2014)."""
-    return BackwardRule(lambda z, y, g: g.clamp(min=0) * (z > 0), _RELU, name="guided_backprop")
+    return BackwardRule(lambda z, y, g: g.clamp(min=0) * (z > 0), RELU, name="guided_backprop")
 
 
 def deconvolution() -> BackwardRule:
     """Positive gradients through all units (Zeiler & Fergus 2014)."""
-    return BackwardRule(lambda z, y, g: g.clamp(min=0), _RELU, name="deconvolution")
+    return BackwardRule(lambda z, y, g: g.clamp(min=0), RELU, name="deconvolution")
 
 
 def percentile(values: torch.Tensor, q: float) -> torch.Tensor:
@@ -116,7 +141,7 @@ def rectgrad(q: float, tau: float | None, modified: bool) -> BackwardRule:
         keep = relevance > (percentile(relevance, q) if tau is None else tau)
         return torch.where(keep.view_as(g), g, torch.zeros((), dtype=g.dtype, device=g.device))
 
-    return BackwardRule(rule, _RELU, name="rectgrad")
+    return BackwardRule(rule, RELU, name="rectgrad")
 
 
 def stabilised_ratio(numerator: torch.Tensor, z: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -137,7 +162,7 @@ def epsilon_lrp(epsilon: float) -> BackwardRule:
         return g * torch.where(z == 0, torch.zeros_like(z), y / torch.where(z == 0, torch.ones_like(z), z))
 
     return BackwardRule(
-        through, _RELU | _ODD_AT_ZERO, after=(_LINEAR, after_linear), refuse=_ELSEWHERE, name="epsilon_lrp"
+        through, RELU | _ODD_AT_ZERO, after=(_LINEAR, after_linear), refuse=_ELSEWHERE, name="epsilon_lrp"
     )
 
 
@@ -149,7 +174,7 @@ class DeepLift(BackwardRule):
     """
 
     def __init__(self, threshold: float = 1e-10) -> None:
-        super().__init__(lambda z, y, g: g, _RELU | _ODD_AT_ZERO | _ELSEWHERE, name="deeplift")
+        super().__init__(lambda z, y, g: g, RELU | _ODD_AT_ZERO | _ELSEWHERE, name="deeplift")
         self.threshold = threshold
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -171,4 +196,4 @@ class DeepLift(BackwardRule):
             multiplier = torch.where(small, slope.chunk(2)[0], ratio)
             return torch.cat([g.chunk(2)[0] * multiplier, torch.zeros_like(difference)])
 
-        return _Override.apply(z, y.detach(), rescale)
+        return override(func, args, kwargs or {}, z, y.detach(), rescale)

@@ -86,7 +86,7 @@ class ScviEncoder:
 
     @property
     def first_layer(self) -> FirstLayer:
-        """Linear first layer, with batch normalisation folded in, and the rest."""
+        """Linear first layer, and the rest from its batch normalisation on."""
         return self._first
 
     def features(self, counts: FeatureMatrix) -> FeatureMatrix:
@@ -208,11 +208,6 @@ def _split(encoder: nn.Module, n_vars: int) -> tuple[FirstLayer, list[int]]:
         weight = linear.weight[:, :n_vars].clone()
         own = torch.zeros(len(weight), device=weight.device) if linear.bias is None else linear.bias
         bias = own + one_hot.to(weight) @ linear.weight[:, n_vars:].T
-        if blocks[0] and isinstance(blocks[0][0], nn.BatchNorm1d):
-            # in eval mode batch normalisation is one scale and one shift per unit
-            norm = blocks[0].pop(0)
-            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-            weight, bias = weight * scale[:, None], (bias - norm.running_mean) * scale + norm.bias
         injected = [i > 0 and n_one_hot > 0 and layers.inject_into_layer(i) for i in range(len(blocks))]
         n_carried = n_one_hot if any(injected) else 0
         if n_carried:

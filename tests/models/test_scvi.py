@@ -113,7 +113,7 @@ def test_latent_means_are_the_models_own(name):
 
 
 class Raw(nn.Module):
-    """Posterior mean through scvi's own module, batch norm unfolded."""
+    """Posterior mean through scvi's own module."""
 
     def __init__(self, model) -> None:
         super().__init__()

@@ -1,0 +1,1 @@
+"""Side-by-side runs against peers: each module prints a table and writes JSON to ``build/benchmarks``."""
