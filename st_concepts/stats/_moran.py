@@ -172,8 +172,8 @@ def moran_null(
     I error on smooth genes was 0.055-0.070 against 0.046-0.051 with the weights used here, at nominal 0.05.
 
     Singletons keep the whole power spectrum of the target. When few eigenvectors carry it, the surrogates resemble the
-    target itself (they have few signs to choose), and real markers are lost: power for labels was 0.47 against 0.56 with
-    bands, for neighbourhood averages of labels 0.13 against 0.33, at type I errors of 0.04 and 0.05.
+    target itself (they have few signs to choose), and real markers are lost: power for labels was 0.46 against 0.56
+    with bands, for neighbourhood averages of labels 0.13 against 0.34, at type I errors of 0.04 and 0.05.
 
     References
     ----------
