@@ -1,6 +1,7 @@
 """Models of expression and the protocol that explains any encoder."""
 
 from st_concepts.models._encoder import Encoder, FirstLayer
-from st_concepts.models._spot_vae import NotFittedError, SpotVAE
+from st_concepts.models._spot_encoder import NotFittedError
+from st_concepts.models._spot_vae import SpotVAE
 
 __all__ = ["Encoder", "FirstLayer", "NotFittedError", "SpotVAE"]

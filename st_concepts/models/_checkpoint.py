@@ -41,7 +41,8 @@ def write(path: str | os.PathLike[str], kind: str, state: Mapping[str, torch.Ten
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Cannot write {str(path)!r}: the folder {str(path.parent)!r} does not exist.")
-    meta = {"format": FORMAT, "version": str(VERSION), "kind": kind, "header": json.dumps(header)}
+    text = json.dumps(header)
+    meta = {"format": FORMAT, "version": str(VERSION), "kind": kind, "header": text, "sha256": _digest(text)}
     data = save({k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata=meta)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -54,6 +55,10 @@ def write(path: str | os.PathLike[str], kind: str, state: Mapping[str, torch.Ten
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _umask() -> int:
@@ -70,7 +75,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, torch.Tenso
     FileNotFoundError
         No such file.
     ValueError
-        Not a model file, truncated, of another kind, or of a newer version.
+        Not a model file, truncated, of another kind, of a newer version, or with a header changed after saving.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -95,4 +100,6 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, torch.Tenso
         )
     if meta["kind"] != kind:
         raise ValueError(f"{str(path)!r} holds a {meta['kind']}, not a {kind}: call {meta['kind']}.load(path).")
+    if _digest(meta.get("header", "")) != meta.get("sha256"):
+        raise ValueError(f"The header of {str(path)!r} was changed after it was saved. Save the model again.")
     return state, json.loads(meta["header"])

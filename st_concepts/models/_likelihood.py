@@ -119,6 +119,18 @@ class CountHistogram:
         c = self.count.to(theta.dtype)
         return (self.times * (torch.lgamma(c + theta) - torch.lgamma(theta) - torch.lgamma(c + 1.0))).sum()
 
+    def theta_derivatives(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """First and second derivative of `log_likelihood` with respect to each ``theta``, ``(n_vars,)`` each."""
+        at = theta[self.gene]
+        c = self.count.to(theta.dtype)
+        first = torch.zeros_like(theta).index_add_(
+            0, self.gene, self.times * (torch.digamma(c + at) - torch.digamma(at))
+        )
+        second = torch.zeros_like(theta).index_add_(
+            0, self.gene, self.times * (torch.polygamma(1, c + at) - torch.polygamma(1, at))
+        )
+        return first, second
+
 
 def nb_log_prob(counts: torch.Tensor, mean: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
     """Textbook negative binomial log probability, elementwise (for evaluation and tests, not for training).

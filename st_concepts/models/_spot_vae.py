@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -12,31 +11,17 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
-from st_concepts.io._rows import as_csr, iter_rows
+from st_concepts.io._rows import as_csr
 from st_concepts.models import _checkpoint
-from st_concepts.models._encoder import FeatureMatrix, FirstLayer
-from st_concepts.models._features import log_normalize
-from st_concepts.models._fit import FitData, FitOptions, dense, fit_module, thin
-from st_concepts.models._likelihood import nb_log_prob
-from st_concepts.models._modules import SpotModule
-from st_concepts.models._validate import (
-    align_genes,
-    check_block,
-    check_counts,
-    check_var_names,
-    count_matrix,
-    take_genes,
-)
-from st_concepts.models._warmstart import start_dispersion, truncated_svd, warm_start
-
-_BATCH = 1024  # rows a batch where nothing is trained
+from st_concepts.models._features import sizes
+from st_concepts.models._fit import FitData, FitOptions, fit_module, thin
+from st_concepts.models._sections import section_names
+from st_concepts.models._spot_encoder import SpotEncoder, as_device
+from st_concepts.models._start import StartOptions, empty_module, start_module
+from st_concepts.models._validate import check_block, check_counts, check_var_names, count_matrix
 
 
-class NotFittedError(RuntimeError):
-    """The model has no weights yet."""
-
-
-class SpotVAE:
+class SpotVAE(SpotEncoder):
     r"""Variational autoencoder of spots, with a negative binomial likelihood of their counts.
 
     .. math::
@@ -102,14 +87,9 @@ class SpotVAE:
                 f"{adata.n_obs} spots and {adata.n_vars} genes are too few for n_latent={n_latent} latent dimensions; "
                 f"pass n_latent below {min(adata.n_obs, adata.n_vars)}."
             )
-        if batch_key is not None:
-            _require_sections(adata, batch_key)
-            sections = [str(s) for s in pd.Categorical(adata.obs[batch_key]).remove_unused_categories().categories]
-        else:
-            sections = []
-        self._adata: AnnData | None = adata
+        self._adata = adata
         self._var_names = pd.Index([str(v) for v in adata.var_names])
-        self._config: dict[str, Any] = {
+        self._config = {
             "layer": layer,
             "batch_key": batch_key,
             "n_latent": int(n_latent),
@@ -117,12 +97,12 @@ class SpotVAE:
             "n_layers": int(n_layers),
             "init": init,
             "seed": int(seed),
-            "sections": sections,
+            "sections": section_names(adata.obs, batch_key),
             "target_sum": float(np.median(summary.spot_totals[summary.spot_totals > 0])),
         }
-        self._history: list[dict[str, float]] = []
-        self._module: SpotModule | None = None
-        self._fingerprint: str | None = None
+        self._history = []
+        self._module = None
+        self._fingerprint = None
 
     def __repr__(self) -> str:
         c = self._config
@@ -135,7 +115,7 @@ class SpotVAE:
         self,
         *,
         max_epochs: int | None = None,
-        batch_size: int = 64,
+        batch_size: int = 32,
         lr: float | None = None,
         weight_decay: float = 0.0,
         kl_weight: float = 1.0,
@@ -144,7 +124,7 @@ class SpotVAE:
         min_delta: float = 1e-4,
         device: str | torch.device = "auto",
         progress: bool = True,
-    ) -> SpotVAE:
+    ) -> Self:
         """Fit by molecular cross-validation; the model is left in its best state, never worse than its start.
 
         A share of the *molecules* of every spot is kept aside, no spot is. Training goes on while their likelihood
@@ -158,7 +138,7 @@ class SpotVAE:
         batch_size
             Spots a step.
         lr, weight_decay
-            Of AdamW; ``lr`` defaults to 1e-4 with the warm start and 1e-3 without.
+            Of AdamW; ``lr`` defaults to 2e-4 with the warm start and 1e-3 without.
         kl_weight
             Weight of the KL term.
         validation_fraction
@@ -176,28 +156,33 @@ class SpotVAE:
         -------
         The model itself. ``history`` has a row per epoch.
 
+        Warns
+        -----
+        UserWarning
+            Interrupted with Ctrl-C: the best state so far is kept.
+
         Raises
         ------
         ValueError
-            An option is out of range.
+            An option is out of range, or the counts changed since the model was made.
+        FloatingPointError
+            The loss became non-finite. The model stays as it was before the call.
         """
         c = self._config
         if not 0.0 <= validation_fraction < 1.0:
             raise ValueError(f"validation_fraction={validation_fraction} must be at least 0 and below 1.")
         if batch_size < 1 or patience < 1 or (max_epochs is not None and max_epochs < 0):
             raise ValueError("batch_size and patience must be at least 1, max_epochs at least 0.")
-        if self._adata is None:
-            raise ValueError("This model was loaded from a file and has no data; make a new SpotVAE(adata) to fit.")
         svd_start = c["init"] == "svd"
-        counts = as_csr(count_matrix(self._adata, c["layer"])[:])
-        codes = self._section_codes(self._adata.obs)
+        target = as_device(device)
+        counts, codes = self._training_counts()
         if max_epochs is None:
             steps = -(-counts.shape[0] // batch_size)
             max_epochs = int(np.clip(4000 // steps, 20, 400)) if svd_start else 400
         options = FitOptions(
             max_epochs=max_epochs,
             batch_size=batch_size,
-            lr=lr if lr is not None else (1e-4 if svd_start else 1e-3),
+            lr=lr if lr is not None else (2e-4 if svd_start else 1e-3),
             weight_decay=weight_decay,
             kl_weight=kl_weight,
             patience=patience,
@@ -209,283 +194,28 @@ class SpotVAE:
             train, held = thin(counts, validation_fraction, c["seed"])
         else:
             train, held = counts, None
-        target = _device(device)
-        module = self._start(train, codes, target)
-        history, best_epoch = fit_module(module, FitData(train, held, codes, c["target_sum"]), options)
+        start = StartOptions.of(c)
+        rows = _not_empty(train)
+        module = start_module(train[rows], _take(codes, rows), start, target)
+        data = FitData(train[rows], None if held is None else held[rows], _take(codes, rows), c["target_sum"])
+        history, best_epoch = fit_module(module, data, options)
         if svd_start and held is not None and best_epoch == 0:
-            module = self._start(counts, codes, target)
-        self._module, self._history = module.eval(), history
-        self._fingerprint = None
+            rows = _not_empty(counts)
+            module = start_module(counts[rows], _take(codes, rows), start, target)
+        self._module, self._history, self._fingerprint = module.eval(), history, None
         return self
 
-    def _start(self, counts: sp.csr_matrix, codes: np.ndarray | None, device: torch.device) -> SpotModule:
-        c = self._config
-        n_sections = max(len(c["sections"]), 1)
-        generator = torch.Generator().manual_seed(c["seed"])
-        module = SpotModule(
-            counts.shape[1],
-            n_latent=c["n_latent"],
-            n_hidden=c["n_hidden"],
-            n_layers=c["n_layers"],
-            n_sections=n_sections,
-            generator=generator,
-        )
-        section = np.zeros(counts.shape[0], dtype=np.int64) if codes is None else codes
-        proportions = np.zeros((n_sections, counts.shape[1]))
-        for s in range(n_sections):
-            proportions[s] = np.asarray(counts[section == s].sum(0)).ravel()
-            proportions[s] /= max(proportions[s].sum(), 1.0)
-        if c["init"] == "random":
-            with torch.no_grad():
-                floor = 1e-3 / counts.shape[1]
-                module.log_rate.copy_(torch.from_numpy(np.log(np.maximum(proportions, floor))))
-            return module.to(device)
-
-        def stream() -> Iterator[tuple[sp.csr_matrix, np.ndarray]]:
-            for rows, block in iter_rows(counts, _BATCH):
-                yield log_normalize(block, c["target_sum"]), section[rows]
-
-        svd = truncated_svd(stream, n_sections=n_sections, k=c["n_latent"], seed=c["seed"])
-        warm_start(module, svd, proportions)
-        module.to(device)
-        start_dispersion(module, self._dispersion_spots(counts, codes, device))
-        return module
-
-    def _dispersion_spots(
-        self, counts: sp.csr_matrix, codes: np.ndarray | None, device: torch.device
-    ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
-        """A few thousand evenly spread spots, dense, for the first estimate of the dispersions."""
-        most = max(256, min(2048, int(2.5e7 // counts.shape[1])))  # at most 100 MB
-        rows = np.unique(np.linspace(0, counts.shape[0] - 1, min(most, counts.shape[0])).astype(np.int64))
-        block = counts[rows]
-        x = dense(log_normalize(block, self._config["target_sum"]), device)
-        return [(x, dense(block, device), None if codes is None else torch.from_numpy(codes[rows]).to(device))]
-
-    # ------------------------------------------------------------------------------------- encoder protocol
-
-    @property
-    def module(self) -> SpotModule:
-        """The torch module, in eval mode."""
-        if self._module is None:
-            raise NotFittedError("The model is not fitted yet: call model.fit() first.")
-        return self._module
-
-    @property
-    def var_names(self) -> pd.Index:
-        """Genes of the model, in the order of its columns."""
-        return self._var_names
-
-    @property
-    def n_latent(self) -> int:
-        """Number of latent dimensions."""
-        return self._config["n_latent"]
-
-    @property
-    def layer(self) -> str | None:
-        """Layer that the counts came from; `None` for X."""
-        return self._config["layer"]
-
-    @property
-    def target_sum(self) -> float:
-        """Counts that every spot is scaled to before log1p: the median total of the training spots."""
-        return self._config["target_sum"]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.module.weight.device
-
-    @property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change when the weights or the genes do."""
-        if self._fingerprint is None:
-            self._fingerprint = _checkpoint.fingerprint(self.module.state_dict(), self._var_names)
-        return self._fingerprint
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """One row per epoch, indexed by ``epoch``; row 0 is the start. ``validation_nll`` is per spot."""
-        columns = ["epoch", "train_loss", "validation_nll"]
-        return pd.DataFrame(self._history, columns=columns).set_index("epoch")
-
-    @property
-    def first_layer(self) -> FirstLayer:
-        """Stacked first layer of ``W_e`` and ``f``; the last bias row, the mean, serves sections never seen."""
-        m = self.module
-        bias = torch.cat([m.bias, m.bias.mean(0, keepdim=True)]) if self._config["sections"] else m.bias
-        return FirstLayer(m.weight.detach(), bias.detach(), m.rest)
-
-    def features(self, counts: FeatureMatrix) -> FeatureMatrix:
-        """Counts ``(n, n_vars)`` to float32 log1p of size-normalised counts, of the same kind."""
-        return log_normalize(counts, self.target_sum)
-
-    def codes(self, obs: pd.DataFrame) -> np.ndarray | None:
-        """Section of each spot, int64 ``(n,)``; the number of sections stands for one never seen."""
-        return self._section_codes(obs)
-
-    def encode(self, features: torch.Tensor, codes: torch.Tensor | None = None) -> torch.Tensor:
-        """Dense features ``(n, n_vars)`` to posterior means ``(n, n_latent)``, differentiable."""
-        first = self.first_layer
-        return first.rest(features @ first.weight.T + (first.bias[-1] if codes is None else first.bias[codes]))
-
-    def _section_codes(self, obs: pd.DataFrame) -> np.ndarray | None:
-        sections = self._config["sections"]
-        if not sections:
-            return None
-        key = self._config["batch_key"]
-        if key not in obs:
-            return np.full(len(obs), len(sections), dtype=np.int64)
-        codes = pd.Index(sections).get_indexer(obs[key].astype(str))
-        return np.where(codes < 0, len(sections), codes).astype(np.int64)
-
-    # --------------------------------------------------------------------------------------------- using it
-
-    def batches(
-        self, adata: AnnData | None = None, *, layer: str | None = None, batch_size: int = _BATCH
-    ) -> Iterator[tuple[slice, sp.csr_matrix, np.ndarray | None]]:
-        """Row batches of checked counts, columns in the order of the model.
-
-        Yields
-        ------
-        Slice of rows, CSR counts ``(b, n_vars)``, section codes ``(b,)`` or `None`.
-        """
-        adata = self._data(adata)
-        X = count_matrix(adata, layer if layer is not None else self.layer_in(adata))
-        index = align_genes(pd.Index(adata.var_names.astype(str)), self._var_names)
-        codes = self._section_codes(adata.obs)
-        for rows, block in iter_rows(X, batch_size):
-            check_block(block, adata.var_names, "the count matrix")
-            yield rows, take_genes(block, index), None if codes is None else codes[rows]
-
-    def layer_in(self, adata: AnnData) -> str | None:
-        """The model's layer where ``adata`` has it, else `None` (``X``)."""
-        return self.layer if self.layer in adata.layers else None
-
-    @torch.no_grad()
-    def embed(self, adata: AnnData | None = None, *, layer: str | None = None, batch_size: int = _BATCH) -> np.ndarray:
-        """Posterior mean of each spot, float32 ``(n_obs, n_latent)``.
-
-        Parameters
-        ----------
-        adata
-            Spots to embed; by default those that the model was made with. Genes are matched by name; missing ones
-            count as zero (a warning says how many) and at least half must be there.
-        layer
-            Layer with the counts; by default that of the model.
-        batch_size
-            Spots a batch.
-        """
-        module = self.module
-        adata = self._data(adata)
-        first = self.first_layer
-        weight = first.weight.cpu().numpy().T
-        bias = first.bias.cpu().numpy()
-        out = np.empty((adata.n_obs, self.n_latent), dtype=np.float32)
-        for rows, block, codes in self.batches(adata, layer=layer, batch_size=batch_size):
-            a = self.features(block) @ weight + (bias[-1] if codes is None else bias[codes])
-            out[rows] = module.rest(torch.from_numpy(a.astype(np.float32)).to(self.device)).cpu().numpy()
-        return out
-
-    @torch.no_grad()
-    def decode(self, latent: np.ndarray, *, section: str | None = None) -> np.ndarray:
-        """Expected share of each gene in the counts of a spot, float32 ``(n, n_vars)``; rows sum to 1.
-
-        Parameters
-        ----------
-        latent
-            ``(n, n_latent)``.
-        section
-            Section whose base rates to use; by default their mean (on the log scale).
-        """
-        latent = np.atleast_2d(np.asarray(latent, dtype=np.float32))
-        if latent.shape[1] != self.n_latent:
-            raise ValueError(f"latent has {latent.shape[1]} columns; the model has {self.n_latent} latent dimensions.")
-        sections = self._config["sections"]
-        if section is not None and section not in sections:
-            raise ValueError(
-                f"Section {section!r} is not one the model was fitted on: {', '.join(sections) or 'none'}."
-            )
-        code = len(sections) if section is None else sections.index(section)
-        z = torch.from_numpy(latent).to(self.device)
-        codes = torch.full((len(z),), code, device=self.device) if sections else None
-        return torch.softmax(self._logits(z, codes), dim=1).cpu().numpy()
-
-    def _logits(self, z: torch.Tensor, codes: torch.Tensor | None) -> torch.Tensor:
-        module = self.module
-        if codes is None or int(codes.max()) < len(self._config["sections"]):
-            return module.logits(z, codes)
-        table = torch.cat([module.log_rate, module.log_rate.mean(0, keepdim=True)])
-        return module.logits(z, torch.zeros_like(codes)) - module.log_rate[0] + table[codes]
-
-    @torch.no_grad()
-    def get_normalized_expression(
-        self,
-        adata: AnnData | None = None,
-        *,
-        genes: Sequence[str] | None = None,
-        library_size: float = 1e4,
-        layer: str | None = None,
-    ) -> pd.DataFrame:
-        """Denoised expression: the decoded mean at the posterior mean, in counts per ``library_size``.
-
-        Returns
-        -------
-        float32 DataFrame, spots x ``genes`` (all genes by default: that is a dense array).
-        """
-        adata = self._data(adata)
-        columns = self._var_names if genes is None else pd.Index(list(genes))
-        index = self._var_names.get_indexer(columns)
-        if (index < 0).any():
-            raise KeyError(f"Not genes of the model: {', '.join(map(repr, columns[index < 0][:5]))}.")
-        out = np.empty((adata.n_obs, len(columns)), dtype=np.float32)
-        for rows, _, p, _ in self._decoded(adata, layer):
-            out[rows] = p[:, torch.from_numpy(index)].cpu().numpy() * library_size
-        return pd.DataFrame(out, index=adata.obs_names, columns=columns)
-
-    @torch.no_grad()
-    def get_likelihood(
-        self, adata: AnnData | None = None, *, target: AnnData | None = None, layer: str | None = None
-    ) -> pd.Series:
-        """Log likelihood of each spot's counts at its posterior mean, float64 ``(n_obs,)``, in nats.
-
-        Parameters
-        ----------
-        adata
-            Counts that the latent position is inferred from; by default those of the model.
-        target
-            Counts to explain, of the same spots and genes, for example molecules kept aside; by default ``adata``.
-            Their total per spot is taken as known.
-        layer
-            Layer with the counts, in both.
-        """
-        adata = self._data(adata)
-        target = adata if target is None else target
-        if target.n_obs != adata.n_obs:
-            raise ValueError(f"target has {target.n_obs} spots, adata {adata.n_obs}; they must be the same spots.")
-        out = np.empty(adata.n_obs)
-        theta = self.module.log_theta.exp().double()
-        other: Iterable[Any] = self.batches(target, layer=layer, batch_size=_BATCH // 4)
-        for (rows, _, p, _), (_, block, _) in zip(self._decoded(adata, layer), other, strict=True):
-            counts = dense(block, self.device).double()
-            mean = p.double() * counts.sum(1, keepdim=True)
-            out[rows] = nb_log_prob(counts, mean, theta).sum(1).cpu().numpy()
-        return pd.Series(out, index=adata.obs_names, name="log_likelihood")
-
-    def _decoded(
-        self, adata: AnnData, layer: str | None
-    ) -> Iterator[tuple[slice, sp.csr_matrix, torch.Tensor, torch.Tensor | None]]:
-        """Proportions of each batch at the posterior mean."""
-        for rows, block, codes in self.batches(adata, layer=layer, batch_size=_BATCH // 4):
-            c = None if codes is None else torch.from_numpy(codes).to(self.device)
-            z = self.encode(dense(self.features(block), self.device), c)
-            yield rows, block, torch.softmax(self._logits(z, c), dim=1), c
-
-    def _data(self, adata: AnnData | None) -> AnnData:
-        if adata is not None:
-            return adata
+    def _training_counts(self) -> tuple[sp.csr_matrix, np.ndarray | None]:
+        """Counts and section codes, checked once more: the data may have changed since the model was made."""
         if self._adata is None:
-            raise ValueError("This model was loaded from a file and holds no data: pass adata.")
-        return self._adata
+            raise ValueError("This model was loaded from a file and has no data; make a new SpotVAE(adata) to fit.")
+        names = self._adata.var_names
+        if not pd.Index(names.astype(str)).equals(self._var_names):
+            raise ValueError("adata.var_names changed after SpotVAE(adata) was made; make a new SpotVAE(adata).")
+        X = count_matrix(self._adata, self.layer)
+        counts = as_csr(X if sp.issparse(X) or isinstance(X, np.ndarray) else X[:])
+        check_block(counts, names, "adata.X" if self.layer is None else f"adata.layers[{self.layer!r}]")
+        return counts, self.codes(self._adata.obs)
 
     # ------------------------------------------------------------------------------------------- on the disk
 
@@ -500,7 +230,7 @@ class SpotVAE:
         _checkpoint.write(path, "SpotVAE", self.module.state_dict(), header)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, device: str | torch.device = "auto") -> SpotVAE:
+    def load(cls, path: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Self:
         """Read a model that `save` wrote. Nothing in the file is executed.
 
         Raises
@@ -518,19 +248,12 @@ class SpotVAE:
         model._history = [
             dict(zip(keys, [np.nan if v is None else v for v in r], strict=True)) for r in header["history"]
         ]
-        module = SpotModule(
-            len(model._var_names),
-            n_latent=c["n_latent"],
-            n_hidden=c["n_hidden"],
-            n_layers=c["n_layers"],
-            n_sections=max(len(c["sections"]), 1),
-            generator=torch.Generator().manual_seed(0),
-        )
+        module = empty_module(len(model._var_names), StartOptions.of(c))
         try:
             module.load_state_dict(state)
         except RuntimeError as error:
             raise ValueError(f"{str(path)!r} does not hold the weights that its header describes: {error}") from error
-        model._module = module.to(_device(device)).eval()
+        model._module = module.to(as_device(device)).eval()
         model._fingerprint = None
         if model.fingerprint != header["fingerprint"]:
             raise ValueError(
@@ -540,15 +263,11 @@ class SpotVAE:
         return model
 
 
-def _require_sections(adata: AnnData, key: str) -> None:
-    if key not in adata.obs:
-        have = ", ".join(map(repr, adata.obs.columns)) or "none"
-        raise KeyError(f"batch_key={key!r} is not a column of adata.obs (it has: {have}).")
-    if adata.obs[key].isna().any():
-        raise ValueError(f"adata.obs[{key!r}] has missing values; every spot needs its section.")
+def _not_empty(counts: sp.csr_matrix) -> np.ndarray | slice:
+    """Rows with counts; spots without any say nothing about expression and are left out of the fit."""
+    full = sizes(counts) > 0
+    return slice(None) if full.all() else np.flatnonzero(full)
 
 
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+def _take(codes: np.ndarray | None, rows: np.ndarray | slice) -> np.ndarray | None:
+    return None if codes is None else codes[rows]

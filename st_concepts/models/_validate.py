@@ -78,8 +78,7 @@ def check_counts(adata: AnnData, layer: str | None) -> CountSummary:
     Warns
     -----
     UserWarning
-        Spots without a single count. They are kept and embedded, at the section's mean profile they do not pull on
-        anything.
+        Spots without a single count. They are left out of the fit and embedded at 0, the mean of the prior.
     """
     X = count_matrix(adata, layer)
     where = _where(layer)
@@ -97,8 +96,8 @@ def check_counts(adata: AnnData, layer: str | None) -> CountSummary:
     if (spots == 0).any():
         i = np.flatnonzero(spots == 0)
         warnings.warn(
-            f"{i.size} of {adata.n_obs} spots have no counts (the first is {adata.obs_names[i[0]]!r}); they are kept "
-            "and carry no information. sc.pp.filter_cells(adata, min_counts=1) removes them.",
+            f"{i.size} of {adata.n_obs} spots have no counts (the first is {adata.obs_names[i[0]]!r}); they are left "
+            "out of the fit and embedded at 0. sc.pp.filter_cells(adata, min_counts=1) removes them.",
             UserWarning,
             stacklevel=3,
         )
@@ -158,4 +157,6 @@ def take_genes(block: sp.csr_matrix, index: np.ndarray | None) -> sp.csr_matrix:
     if index is None:
         return block
     padded = sp.hstack([block, sp.csr_matrix((block.shape[0], 1), dtype=block.dtype)], format="csr")
-    return padded[:, np.where(index < 0, block.shape[1], index)]
+    out = padded[:, np.where(index < 0, block.shape[1], index)]
+    out.sort_indices()  # so that sums run in the order of the model's genes, to the last bit
+    return out

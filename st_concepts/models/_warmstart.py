@@ -12,13 +12,15 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from st_concepts.models._likelihood import CountHistogram
 from st_concepts.models._modules import SpotModule
 
 # a stream of (features CSR, section codes); called once a pass
 Stream = Callable[[], Iterable[tuple[sp.csr_matrix, np.ndarray]]]
-_EXACT_BELOW = 3000  # spots up to which the Gram matrix is decomposed exactly
+_EXACT_BELOW = 1500  # spots up to which the Gram matrix is decomposed exactly
+_COLUMNS = 1024  # genes that are dense at a time while the Gram matrix is summed
 _OVERSAMPLE = 10
-_THETA_SPOTS = 2048  # spots that the first dispersion estimate looks at
+_RANK_TOL = 1e-5  # components below this share of the first standard deviation are rounding noise
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class TruncatedSVD:
     Attributes
     ----------
     components
-        ``(n_vars, k)`` orthonormal, signs fixed so that the largest loading of each is positive.
+        ``(n_vars, k)`` orthonormal, signs fixed so that the largest loading of each is positive. Columns beyond the
+        rank of the data are zero.
     sd
         ``(k,)`` standard deviation of the scores.
     means
@@ -38,10 +41,6 @@ class TruncatedSVD:
     components: np.ndarray
     sd: np.ndarray
     means: np.ndarray
-
-
-def _center(y: np.ndarray, codes: np.ndarray, projected_means: np.ndarray) -> np.ndarray:
-    return y - projected_means[codes]
 
 
 def section_means(stream: Stream, n_sections: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,40 +75,59 @@ def truncated_svd(stream: Stream, *, n_sections: int, k: int, n_passes: int = 5,
         Seed of the random start.
     """
     means, n_per = section_means(stream, n_sections)
-    n, n_vars = int(n_per.sum()), means.shape[1]
+    n = int(n_per.sum())
     if n <= _EXACT_BELOW:
-        parts = list(stream())
-        x = sp.vstack([p for p, _ in parts]).tocsr().astype(np.float64)
-        codes = np.concatenate([c for _, c in parts])
-        cross = np.asarray(x @ means.T)  # (n, n_sections)
-        gram = (x @ x.T).toarray() - cross[:, codes] - cross[:, codes].T + (means @ means.T)[np.ix_(codes, codes)]
-        values, left = np.linalg.eigh((gram + gram.T) / 2)
-        values, left = values[::-1][:k].clip(min=1e-12), left[:, ::-1][:, :k]
-        onehot = np.eye(n_sections)[codes]
-        v = (np.asarray(x.T @ left) - means.T @ (onehot.T @ left)) / np.sqrt(values)
-        sd = np.sqrt(values / n)
+        values, v = _from_gram(stream, means, k)
     else:
-        width = min(k + _OVERSAMPLE, n_vars, n)
-        q = np.linalg.qr(np.random.default_rng(seed).standard_normal((n_vars, width)))[0].astype(np.float32)
-        for _ in range(n_passes):
-            acc = np.zeros((n_vars, width))
-            by_section = np.zeros((n_sections, width))
-            shift = means @ q
-            for x, codes in stream():
-                y = _center(np.asarray(x @ q, dtype=np.float64), codes, shift)
-                acc += x.T @ y.astype(np.float32)
-                np.add.at(by_section, codes, y)
-            acc -= means.T @ by_section
-            small = q.T @ acc  # Rayleigh-Ritz on the space that this pass was applied to
-            q_next = np.linalg.qr(acc)[0].astype(np.float32)
-            last, q = (small, q), q_next
-        small, basis = last
-        values, rot = np.linalg.eigh((small + small.T) / 2)
-        values, rot = values[::-1][:k].clip(min=1e-12), rot[:, ::-1][:, :k]
-        v = basis.astype(np.float64) @ rot
-        sd = np.sqrt(values / n)
-    v *= np.where(v[np.abs(v).argmax(0), np.arange(v.shape[1])] < 0, -1.0, 1.0)
-    return TruncatedSVD(v, sd, means)
+        values, v = _from_power_iteration(stream, means, k, n_passes, seed)
+    lost = values <= _RANK_TOL**2 * max(values[0], n * 1e-12)
+    values, v = np.where(lost, 0.0, values), np.where(lost, 0.0, v)
+    v *= np.where(v[np.abs(v).argmax(0), np.arange(k)] < 0, -1.0, 1.0)
+    return TruncatedSVD(v, np.sqrt(values / n), means)
+
+
+def _leading(symmetric: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``k`` largest eigenvalues, not below zero, and their vectors."""
+    values, vectors = np.linalg.eigh((symmetric + symmetric.T) / 2)
+    return values[::-1][:k].clip(min=0.0), vectors[:, ::-1][:, :k]
+
+
+def _from_gram(stream: Stream, means: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Squared singular values ``(k,)`` and right vectors ``(n_vars, k)`` by way of the spots x spots matrix."""
+    parts = list(stream())
+    x = sp.vstack([p for p, _ in parts]).tocsc().astype(np.float64)
+    codes = np.concatenate([c for _, c in parts])
+    blocks = [slice(j, min(j + _COLUMNS, x.shape[1])) for j in range(0, x.shape[1], _COLUMNS)]
+    gram = np.zeros((x.shape[0], x.shape[0]))
+    for genes in blocks:
+        centred = x[:, genes].toarray() - means[codes, genes]
+        gram += centred @ centred.T
+    values, left = _leading(gram, k)
+    safe = np.where(values > 0, values, 1.0)
+    v = np.concatenate([(x[:, genes].toarray() - means[codes, genes]).T @ left for genes in blocks])
+    return values, v / np.sqrt(safe)
+
+
+def _from_power_iteration(
+    stream: Stream, means: np.ndarray, k: int, n_passes: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same by block power iteration; the Rayleigh-Ritz step uses the space that the last pass was applied to."""
+    n_sections, n_vars = means.shape
+    width = min(k + _OVERSAMPLE, n_vars)
+    acc = np.random.default_rng(seed).standard_normal((n_vars, width))
+    for _ in range(n_passes):
+        q = np.linalg.qr(acc)[0].astype(np.float32)
+        shift = means @ q
+        acc = np.zeros((n_vars, width))
+        by_section = np.zeros((n_sections, width))
+        for x, codes in stream():
+            y = np.asarray(x @ q, dtype=np.float64) - shift[codes]
+            acc += x.T @ y.astype(np.float32)
+            for s in np.unique(codes):
+                by_section[s] += y[codes == s].sum(0)
+        acc -= means.T @ by_section
+    values, rotation = _leading(q.T @ acc, k)
+    return values, q.astype(np.float64) @ rotation
 
 
 @torch.no_grad()
@@ -126,7 +144,7 @@ def warm_start(module: SpotModule, svd: TruncatedSVD, proportions: np.ndarray) -
     svd
         Of the features that the encoder will see.
     proportions
-        ``(n_sections, n_vars)`` share of each gene in the counts of the section.
+        ``(n_sections, n_vars)`` share of each gene in the counts of the section, above zero.
     """
     k = module.rest.n_latent
     scale = float(np.sqrt(np.mean(svd.sd**2))) or 1.0
@@ -136,48 +154,52 @@ def warm_start(module: SpotModule, svd: TruncatedSVD, proportions: np.ndarray) -
     # the hidden units see centred features too
     module.bias.copy_(-(center @ module.weight.T))
     module.loadings.copy_(torch.from_numpy((svd.components * scale).T.astype(np.float32)))
-    floor = 0.1 / max(float(proportions.size), 1.0) * 1e-2
-    module.log_rate.copy_(torch.from_numpy(np.log(np.maximum(proportions, floor)).astype(np.float32)))
+    module.log_rate.copy_(torch.from_numpy(np.log(proportions).astype(np.float32)))
 
 
 @torch.no_grad()
 def start_dispersion(
     module: SpotModule,
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]],
+    features: torch.Tensor,
+    counts: sp.csr_matrix,
+    codes: torch.Tensor | None,
     *,
     prior_theta: float = 10.0,
     n_steps: int = 12,
 ) -> None:
-    """Maximum a posteriori ``log_theta`` given the means of the warm start, by Newton steps on a few thousand spots.
+    """Maximum a posteriori ``log_theta`` given the means of the warm start, by Newton steps.
+
+    Polygammas are evaluated on the distinct (gene, count) pairs only.
 
     Parameters
     ----------
     module
         ``log_theta`` is changed in place, and the posterior variance of the encoder is set to match.
-    batches
-        (features, counts, codes) of the spots to look at, dense.
+    features
+        Of the spots to look at, dense ``(n, n_vars)``.
+    counts
+        Their counts, CSR ``(n, n_vars)``.
+    codes
+        Their sections, or `None`.
     prior_theta
         Centre of a weak log-normal prior, which keeps genes with a handful of counts in place.
     n_steps
         Newton steps.
     """
-    batches = list(batches)
-    means = []
-    for x, counts, codes in batches:
-        p = torch.softmax(module.logits(module.rest(module.preactivations(x, codes)), codes), dim=1)
-        means.append((counts, p * counts.sum(1, keepdim=True)))
+    device = features.device
+    histogram = CountHistogram.of(counts).to(device)
+    c = torch.from_numpy(counts.toarray()).to(device)
+    m = torch.softmax(module.logits(module.rest(module.preactivations(features, codes)), codes), dim=1)
+    m *= c.sum(1, keepdim=True)
     center = float(np.log(prior_theta))
     log_theta = torch.full_like(module.log_theta, center)
     for _ in range(n_steps):
         theta = log_theta.exp()
-        first = torch.zeros_like(theta)
-        second = torch.zeros_like(theta)
-        for c, m in means:
-            total = theta + m
-            first += (torch.digamma(c + theta) - torch.digamma(theta) + (theta / total).log() + 1).sum(0)
-            first -= ((c + theta) / total).sum(0)
-            second += (torch.polygamma(1, c + theta) - torch.polygamma(1, theta) + 1 / theta - 2 / total).sum(0)
-            second += ((c + theta) / total**2).sum(0)
+        first, second = histogram.theta_derivatives(theta)
+        inverse = 1.0 / (m + theta)
+        ratio = (c + theta) * inverse
+        first += (theta * inverse).log().sum(0) + len(c) - ratio.sum(0)
+        second += len(c) / theta - 2 * inverse.sum(0) + (ratio * inverse).sum(0)
         gradient = first * theta - 0.3 * (log_theta - center)
         curvature = second * theta**2 + first * theta - 0.3
         step = torch.where(curvature < 0, -gradient / curvature, gradient.sign() * 0.5).clamp(-1, 1)
@@ -185,10 +207,5 @@ def start_dispersion(
     module.log_theta.copy_(log_theta)
     # Laplace: posterior precision of z = prior + sum over genes of loading^2 x Fisher information of the log rate
     theta = log_theta.exp()
-    information = torch.zeros_like(theta)
-    n = 0
-    for _, m in means:
-        information += (m * theta / (m + theta)).sum(0)
-        n += m.shape[0]
-    precision = 1.0 + (module.loadings**2) @ (information / max(n, 1))
-    module.rest.log_var.bias.copy_(-precision.log())
+    information = (m * theta / (m + theta)).mean(0)
+    module.rest.log_var.bias.copy_(-(1.0 + (module.loadings**2) @ information).log())

@@ -1,0 +1,45 @@
+"""Sections (slides, batches) of the spots: names and codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+
+def section_names(obs: pd.DataFrame, key: str | None) -> list[str]:
+    """Names of the sections in ``obs[key]`` in the order of its categories; empty where ``key`` is `None`.
+
+    Raises
+    ------
+    KeyError
+        ``key`` is not a column.
+    ValueError
+        The column has missing values.
+    """
+    if key is None:
+        return []
+    if key not in obs:
+        have = ", ".join(map(repr, obs.columns)) or "none"
+        raise KeyError(f"batch_key={key!r} is not a column of adata.obs (it has: {have}).")
+    if obs[key].isna().any():
+        raise ValueError(f"adata.obs[{key!r}] has missing values; every spot needs its section.")
+    categories = pd.Categorical(obs[key]).remove_unused_categories().categories
+    return list(dict.fromkeys(str(c) for c in categories))
+
+
+def section_codes(obs: pd.DataFrame, key: str | None, sections: Sequence[str]) -> np.ndarray | None:
+    """Code of each spot, int64 ``(n,)``; ``len(sections)`` stands for one never seen. `None` without sections.
+
+    Examples
+    --------
+    >>> section_codes(pd.DataFrame({"slide": ["a", "c", "b"]}), "slide", ["a", "b"])
+    array([0, 2, 1])
+    """
+    if not sections:
+        return None
+    if key not in obs:
+        return np.full(len(obs), len(sections), dtype=np.int64)
+    codes = pd.Index(sections).get_indexer(obs[key].astype(str))
+    return np.where(codes < 0, len(sections), codes).astype(np.int64)
