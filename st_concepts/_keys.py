@@ -25,6 +25,7 @@ class _Keys(NamedTuple):
     SALIENCY_MAP: str = "concept_saliency"
     # uns
     CONCEPTS: str = "concepts"
+    GENE_CONCEPTS: str = "gene_concepts"
     RANK: str = "rank_genes_concepts"
 
 
