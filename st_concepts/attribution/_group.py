@@ -212,11 +212,7 @@ class _Totals:
         for k, part in parts:
             self.hidden[k] += deltas[:, part].sum(1, dtype=np.float64)
             if self.form != "gradient":
-                self._cross(self.genes[k], features[spots[part]], deltas[:, part])
-
-    def _cross(self, target: np.ndarray, features: FeatureMatrix, deltas: np.ndarray) -> None:
-        for j, delta in enumerate(deltas):
-            target[j] += self.run.cross(features, delta)
+                self.genes[k] += run.cross(features[spots[part]], deltas[:, part])
 
     def _add_expected(
         self,
@@ -243,7 +239,7 @@ class _Totals:
                 total += delta
                 for j in range(len(delta)):
                     np.add.at(self.reference_hidden[k][j], which, delta[j])
-            self._cross(self.genes[k], features[spots[part]], total)
+            self.genes[k] += run.cross(features[spots[part]], total)
             mean = run.mean_latent(self.reference_start[k], None if code_k is None else code_k.cpu().numpy())
             self.latent_difference[k] += ((latent[part] - mean) * weight[part, None]).sum(0)
 
@@ -256,8 +252,7 @@ class _Totals:
             values = linear if self.form == "gradient" else values - self.baselines[:, None, :] * linear
         if self.form == "expected":
             for k, hidden in enumerate(self.reference_hidden):
-                for j in range(len(hidden)):
-                    values[k, j] -= run.cross(self.references[k], hidden[j].astype(run.numpy_dtype))
+                values[k] -= run.cross(self.references[k], hidden.astype(run.numpy_dtype))
         weight = np.where(self.weight > 0, self.weight, np.nan)[:, None]
         difference = None
         if self.form in ("difference", "expected"):
