@@ -1,0 +1,248 @@
+"""Held-out likelihood and wall time of a fit, next to scvi-tools: ``python -m benchmarks.train``.
+
+The molecules of one real section are split in two halves; models are fitted to one and judged by the negative binomial
+log likelihood of the other, at the posterior mean and with the held-out total of each spot, for every model alike.
+``--big`` adds 20,000 simulated spots x 5,000 genes, where equal batches and widths are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+
+import st_concepts as stc
+from benchmarks._common import environment, table, write_json
+from st_concepts.models._fit import thin
+from st_concepts.models._likelihood import nb_log_prob
+
+_LEAST_MOLECULES = 100  # spots below are not tissue
+_MIN_SPOTS = 20  # genes seen in fewer are left out
+_BATCH = 256
+
+
+def halves(adata: AnnData, seed: int = 0) -> tuple[AnnData, AnnData]:
+    """Two halves of the molecules of the same spots and genes."""
+    X = sp.csr_matrix(adata.X).astype(np.float32)
+    first, second = thin(X, 0.5, seed)
+    return tuple(AnnData(half, obs=adata.obs[[]].copy(), var=adata.var[[]].copy()) for half in (first, second))
+
+
+def section(replicate: int) -> AnnData:
+    """A real section: spots with molecules, genes seen in at least 20 spots."""
+    adata = stc.datasets.mouse_olfactory_bulb(replicate)
+    adata = adata[np.asarray(adata.X.sum(1)).ravel() >= _LEAST_MOLECULES]
+    return adata[:, np.asarray((adata.X > 0).sum(0)).ravel() >= _MIN_SPOTS].copy()
+
+
+def simulate(n_obs: int, n_vars: int, *, density: float = 0.05, n_programs: int = 8, seed: int = 0) -> AnnData:
+    """Negative binomial counts of spots that mix a few programs, made in row blocks; about ``density`` nonzero."""
+    rng = np.random.default_rng(seed)
+    base = rng.gamma(0.4, 1.0, n_vars) + 1e-3
+    programs = np.exp(rng.normal(0, 0.8, (n_programs, n_vars))) * base
+    programs /= programs.sum(1, keepdims=True)
+    # mean total that gives the density asked for, by bisection on the expected share of zeros
+    low, high = 1.0, 1e6
+    for _ in range(40):
+        total = (low * high) ** 0.5
+        share = 1 - np.mean((1 + total * programs.mean(0) / 5.0) ** -5.0)
+        low, high = (total, high) if share < density else (low, total)
+    blocks = []
+    for start in range(0, n_obs, 1024):
+        n = min(1024, n_obs - start)
+        mean = rng.dirichlet(np.full(n_programs, 0.3), n) @ programs * total * rng.lognormal(0, 0.3, (n, 1))
+        blocks.append(sp.csr_matrix(rng.poisson(mean * rng.gamma(5.0, 0.2, mean.shape)).astype(np.float32)))
+    return AnnData(sp.vstack(blocks, format="csr"))
+
+
+def nll(shares: Callable[[slice], torch.Tensor], theta: torch.Tensor, held: AnnData) -> float:
+    """Mean negative log likelihood per spot of ``held`` where ``shares(rows)`` are the expected proportions."""
+    total = 0.0
+    for start in range(0, held.n_obs, _BATCH):
+        rows = slice(start, min(start + _BATCH, held.n_obs))
+        counts = torch.from_numpy(held.X[rows].toarray()).double()
+        mean = shares(rows).double() * counts.sum(1, keepdim=True)
+        total -= float(nb_log_prob(counts, mean, theta.double()).sum())
+    return total / held.n_obs
+
+
+def run_ours(train: AnnData, held: AnnData, *, init: str, n_latent: int, **fit: Any) -> dict[str, Any]:
+    """Fit with defaults (or ``fit``); NLL at the start and at the end, seconds to each."""
+    begin = time.perf_counter()
+    start = stc.SpotVAE(train, n_latent=n_latent, init=init).fit(max_epochs=0, validation_fraction=0, progress=False)
+    to_start = time.perf_counter() - begin
+    begin = time.perf_counter()
+    model = stc.SpotVAE(train, n_latent=n_latent, init=init).fit(progress=False, **fit)
+    seconds = time.perf_counter() - begin
+    return {
+        "model": f"SpotVAE(init={init!r})",
+        "n_latent": n_latent,
+        "epochs": len(model.history) - 1,
+        "start_nll": -float(start.get_likelihood(train, target=held).mean()),
+        "start_seconds": to_start,
+        "nll": -float(model.get_likelihood(train, target=held).mean()),
+        "seconds": seconds,
+    }
+
+
+def run_scvi(train: AnnData, held: AnnData, *, epochs: int, every: int, **options: Any) -> dict[str, Any]:
+    """``SCVI(n_layers=1, gene_likelihood="nb")`` with its own defaults; the curve excludes the time to judge."""
+    import scvi
+    from lightning.pytorch.callbacks import Callback
+
+    adata = train.copy()
+    fit_options = {k: options.pop(k) for k in ("batch_size",) if k in options}
+    scvi.settings.seed = 0
+    scvi.model.SCVI.setup_anndata(adata)
+    model = scvi.model.SCVI(adata, n_layers=1, gene_likelihood="nb", **options)
+    curve: list[dict[str, float]] = []
+
+    @torch.no_grad()
+    def judge(module: Any) -> float:
+        def shares(rows: slice) -> torch.Tensor:
+            x = torch.from_numpy(adata.X[rows].toarray())
+            batch = torch.zeros(len(x), 1)
+            seen = module.inference(x=x, batch_index=batch)
+            made = module.generative(z=seen["qz"].loc, library=seen["library"], batch_index=batch)
+            return made["px"].scale
+
+        return nll(shares, module.px_r.detach().exp(), held)
+
+    class Judge(Callback):
+        """Held-out likelihood every few epochs; its own time is taken off the clock."""
+
+        begin, away = time.perf_counter(), 0.0
+
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            epoch, now = trainer.current_epoch + 1, time.perf_counter()
+            if epoch % every and epoch != epochs:
+                return
+            pl_module.module.eval()
+            value = judge(pl_module.module)
+            pl_module.module.train()
+            curve.append({"epoch": epoch, "seconds": now - self.begin - self.away, "nll": value})
+            self.away += time.perf_counter() - now
+
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        watcher = Judge()
+        watcher.begin = time.perf_counter()
+        model.train(
+            max_epochs=epochs,
+            train_size=1.0,
+            accelerator="cpu",
+            enable_progress_bar=False,
+            logger=False,
+            callbacks=[watcher],
+            **fit_options,
+        )
+    best = min(curve, key=lambda row: row["nll"])
+    last = curve[-1]
+    return {
+        "model": "scvi SCVI(n_layers=1, gene_likelihood='nb')",
+        "n_latent": options.get("n_latent", 10),
+        "epochs": epochs,
+        "nll": last["nll"],
+        "seconds": last["seconds"],
+        "best_nll": best["nll"],
+        "best_epoch": best["epoch"],
+        "best_seconds": best["seconds"],
+        "curve": curve,
+    }
+
+
+def gemm_rate(size: int = 1536, repeats: int = 8) -> float:
+    """Float32 floating point operations a second of a square matrix product."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    a @ b
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        a @ b
+    return 2 * size**3 * repeats / (time.perf_counter() - begin)
+
+
+def step_flops(n_vars: int, batch: int, n_latent: int, n_hidden: int) -> float:
+    """Products of one training step: both big layers forward, weight gradients of both, latent gradient of one."""
+    wide = n_latent + n_hidden
+    return 2.0 * batch * n_vars * wide * 5 + 2.0 * batch * n_hidden * n_latent * 9
+
+
+def compare_section(replicate: int, epochs: int, every: int) -> list[dict[str, Any]]:
+    """The real section: SpotVAE with both starts and scvi."""
+    train, held = halves(section(replicate))
+    print(f"replicate {replicate}: {train.n_obs} spots x {train.n_vars} genes, half of the molecules held out")
+    return [
+        run_ours(train, held, init="svd", n_latent=15),
+        run_ours(train, held, init="svd", n_latent=10),
+        run_ours(train, held, init="random", n_latent=10),
+        run_scvi(train, held, epochs=epochs, every=every),
+    ]
+
+
+def compare_big(n_obs: int, n_vars: int, epochs: int, batch: int = 128) -> list[dict[str, Any]]:
+    """Simulated: equal batch size, latent and hidden widths."""
+    train, held = halves(simulate(n_obs, n_vars))
+    print(f"simulated: {n_obs} spots x {n_vars} genes, {train.X.nnz / n_obs / n_vars:.3f} nonzero in the half fitted")
+    short = run_ours(train, held, init="svd", n_latent=10, batch_size=batch, max_epochs=1)
+    full = run_ours(train, held, init="svd", n_latent=10, batch_size=batch, max_epochs=3)
+    theirs = run_scvi(train, held, epochs=epochs, every=1, n_latent=10, n_hidden=128, batch_size=batch)
+    per_epoch = (full["seconds"] - short["seconds"]) / max(full["epochs"] - short["epochs"], 1)
+    steps = -(-n_obs // batch)
+    short["seconds_per_epoch"] = per_epoch
+    short["flops"] = step_flops(n_vars, batch, 10, 128) * steps / per_epoch
+    short["gemm_flops"] = gemm_rate()
+    theirs["seconds_per_epoch"] = theirs["seconds"] / epochs
+    return [short, full, theirs]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--replicate", type=int, default=11, choices=(1, 2, 11))
+    parser.add_argument("--epochs", type=int, default=200, help="epochs of scvi on the real section")
+    parser.add_argument("--every", type=int, default=10, help="epochs between two points of scvi's curve")
+    parser.add_argument("--big", action="store_true", help="also the simulated comparison")
+    parser.add_argument("--big-obs", type=int, default=20_000)
+    parser.add_argument("--big-vars", type=int, default=5_000)
+    parser.add_argument("--big-epochs", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    results: dict[str, Any] = {}
+    results["section"] = compare_section(args.replicate, args.epochs, args.every)
+    _show(results["section"])
+    theirs, ours = results["section"][-1], results["section"][0]
+    reached = ours["start_seconds"] if ours["start_nll"] < theirs["best_nll"] else ours["seconds"]
+    if min(ours["nll"], ours["start_nll"]) < theirs["best_nll"]:
+        speed = theirs["best_seconds"] / reached
+        print(f"below scvi's best in {reached:.2f} s; scvi in {theirs['best_seconds']:.1f} s: {speed:.0f}x")
+        results["speed_to_scvi_best"] = speed
+    if args.big:
+        results["big"] = compare_big(args.big_obs, args.big_vars, args.big_epochs)
+        _show(results["big"])
+        one, *_, scvi_run = results["big"]
+        print(
+            f"seconds per epoch: {one['seconds_per_epoch']:.2f} against {scvi_run['seconds_per_epoch']:.2f}; "
+            f"{one['flops'] / 1e9:.1f} GFLOP/s of {one['gemm_flops'] / 1e9:.1f} (matrix product)"
+        )
+    results["environment"] = {**environment("torch", "scvi-tools", "scipy", "numpy"), "threads": args.threads}
+    print(write_json("train", results))
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    print(table([{k: v for k, v in row.items() if k != "curve"} for row in rows]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
