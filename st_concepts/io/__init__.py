@@ -1,7 +1,9 @@
-"""Readers of spatial sections."""
+"""Readers and writers of sections and of the layers that people draw on them."""
 
 from __future__ import annotations
 
+from ._platform_write import write
+from ._platforms import detect_kind, read
 from ._st import read_st
 
-__all__ = ["read_st"]
+__all__ = ["detect_kind", "read", "read_st", "write"]
