@@ -229,5 +229,7 @@ def _train_epoch(
         loss = elbo_loss(module, batch, histogram, kl_weight=options.kl_weight, noise=noise)
         loss.backward()
         optimizer.step()
+        with torch.no_grad():  # a gene without counts has no finite best dispersion
+            module.log_theta.clamp_(-8.0, 12.0)
         total += loss.detach() * n
     return float(total) / data.n_obs

@@ -70,7 +70,7 @@ class SpotVAE(SpotEncoder):
         *,
         layer: str | None = None,
         batch_key: str | None = None,
-        n_latent: int = 15,
+        n_latent: int = 20,
         n_hidden: int = 128,
         n_layers: int = 1,
         init: Literal["svd", "random"] = "svd",
@@ -173,6 +173,8 @@ class SpotVAE(SpotEncoder):
             raise ValueError(f"validation_fraction={validation_fraction} must be at least 0 and below 1.")
         if batch_size < 1 or patience < 1 or (max_epochs is not None and max_epochs < 0):
             raise ValueError("batch_size and patience must be at least 1, max_epochs at least 0.")
+        if lr is not None and not lr > 0:
+            raise ValueError(f"lr={lr} must be above 0.")
         svd_start = c["init"] == "svd"
         target = as_device(device)
         counts, codes = self._training_counts()
