@@ -1,8 +1,8 @@
 """Marker recovery on the real bulb: ours, PCA with the same statistics, and Wilcoxon, with all, few and wrong labels.
 
-The counts of a section are split in two halves by binomial thinning. Methods see one half; the truth is the top 50 genes
-of each layer by Wilcoxon on the *other* half with the true labels. Recovery is the share of them in a method's top 50,
-averaged over layers and draws. A second table gives AUROC of concepts scored on sections that were never seen.
+The counts of a section are split in two halves by binomial thinning. Methods see one half; the truth is the top 50
+genes of each layer by Wilcoxon on the *other* half with the true labels. Recovery is the share of them in the top 50 of
+a method, averaged over layers and draws. A second table gives AUROC of concepts scored on sections never seen.
 
     python -m benchmarks.recovery [--replicates 1 2 11] [--draws 5] [--fit]
 """
@@ -118,7 +118,7 @@ def recover(adata: AnnData, draws: int, n_latent: int | None, fit: bool) -> list
             for cell, given in cells.items():
                 cell = cell if share == 0.5 else "all, 10% counts"
                 for name, model in models.items():
-                    for target in ("auto", "score", "label"):
+                    for target in ("auto", "score", "both", "label"):
                         value = recovery(statistic(half, model, given, target), truth)
                         rows.append({"cell": cell, "method": f"{name} ({target})", "recovery": value})
                 rows.append({"cell": cell, "method": "Wilcoxon", "recovery": recovery(wilcoxon(x, given), truth)})

@@ -2,6 +2,7 @@
 
 from st_concepts.concepts._concept_set import ConceptSet, read_concepts, score_frame
 from st_concepts.concepts._membership import Membership, from_labels, from_masks, from_scores
+from st_concepts.concepts._soft_labels import DOUBT_ABOVE, SoftLabels, soft_labels
 from st_concepts.concepts._vectors import (
     ESTIMATORS,
     Estimator,
@@ -13,10 +14,12 @@ from st_concepts.concepts._vectors import (
 )
 
 __all__ = [
+    "DOUBT_ABOVE",
     "ESTIMATORS",
     "ConceptSet",
     "Estimator",
     "Membership",
+    "SoftLabels",
     "discriminant",
     "from_labels",
     "from_masks",
@@ -27,4 +30,5 @@ __all__ = [
     "read_concepts",
     "score_frame",
     "seed_regression",
+    "soft_labels",
 ]

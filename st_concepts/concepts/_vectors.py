@@ -47,19 +47,19 @@ def mean_difference(latent: np.ndarray, inside: np.ndarray, outside: np.ndarray)
     return latent[inside].mean(0) - latent[outside].mean(0)
 
 
-def shrinkage(n_inside: int, n_outside: int, n_latent: int) -> float:
-    """Weight of the spherical target in `shrunk_covariance`: ``d / (d + n_in n_out / (n_in + n_out))``.
+def shrinkage(n_inside: float, n_outside: float) -> float:
+    """Weight of the spherical target in `shrunk_covariance`: ``5 / (5 + n_in n_out / (n_in + n_out))``, at least 0.1.
 
-    The mean difference has a sampling variance of ``(1/n_in + 1/n_out)`` times the covariance, in each of ``d``
-    dimensions: the fewer spots are labelled, the less the estimate can be trusted along directions of small variance.
+    The mean difference has a sampling variance of ``(1/n_in + 1/n_out)`` times the covariance: the fewer spots are
+    labelled, the less it can be trusted along directions of small variance.
 
     Examples
     --------
-    >>> round(shrinkage(5, 20, 16), 2), round(shrinkage(80, 180, 16), 2)
-    (0.8, 0.22)
+    >>> round(shrinkage(5, 20), 2), shrinkage(80, 180)
+    (0.56, 0.1)
     """
-    n = n_inside * n_outside / max(n_inside + n_outside, 1)
-    return n_latent / (n_latent + n)
+    n = n_inside * n_outside / max(n_inside + n_outside, 1e-12)
+    return max(5.0 / (5.0 + n), 0.1)
 
 
 def shrunk_covariance(latent: np.ndarray, weight: float) -> np.ndarray:
@@ -82,7 +82,7 @@ def discriminant(latent: np.ndarray, inside: np.ndarray, outside: np.ndarray) ->
     latent
         ``(n_obs, n_latent)``.
     inside, outside
-        Boolean ``(n_obs,)``.
+        ``(n_obs,)``, boolean, or weights from 0 to 1.
 
     Returns
     -------
@@ -92,8 +92,9 @@ def discriminant(latent: np.ndarray, inside: np.ndarray, outside: np.ndarray) ->
     ----------
     Friedman 1989, *Regularized discriminant analysis*, JASA 84:165.
     """
-    weight = shrinkage(int(inside.sum()), int(outside.sum()), latent.shape[1])
-    return np.linalg.solve(shrunk_covariance(latent, weight), mean_difference(latent, inside, outside))
+    n_in, n_out = float(inside.sum()), float(outside.sum())
+    difference = inside @ latent / n_in - outside @ latent / n_out
+    return np.linalg.solve(shrunk_covariance(latent, shrinkage(n_in, n_out)), difference)
 
 
 def logistic(latent: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
@@ -138,7 +139,7 @@ def seed_regression(latent: np.ndarray, target: np.ndarray, *, whiten: bool) -> 
     if not whiten:
         return cov
     n = len(latent)
-    return np.linalg.solve(shrunk_covariance(latent, shrinkage(n // 2, n - n // 2, latent.shape[1])), cov)
+    return np.linalg.solve(shrunk_covariance(latent, shrinkage(n / 2, n / 2)), cov)
 
 
 ESTIMATORS: dict[str, Estimator] = {

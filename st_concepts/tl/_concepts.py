@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from st_concepts.attribution import Batch, group_attributions
 from st_concepts.concepts import (
     ConceptSet,
     Membership,
+    SoftLabels,
     from_labels,
     from_masks,
     from_scores,
@@ -21,6 +23,7 @@ from st_concepts.concepts import (
     read_concepts,
     score_frame,
     seed_regression,
+    soft_labels,
 )
 from st_concepts.models import Encoder
 from st_concepts.tl._common import as_encoder, counts_layer, embed_all, informative, stream
@@ -39,6 +42,7 @@ def concepts(
     genes: Mapping[str, Sequence[str]] | Sequence[str] | str | None = None,
     vectors: Mapping[str, np.ndarray] | np.ndarray | None = None,
     estimator: EstimatorName = "discriminant",
+    unlabelled: Literal["learn", "ignore"] = "learn",
     layer: str | None = None,
     key_added: str = KEYS.CONCEPTS,
     score_key: str = KEYS.SCORE,
@@ -72,6 +76,10 @@ def concepts(
         Your own vectors by name, or an array ``(n_concepts, n_latent)``.
     estimator
         ``"discriminant"`` (regularised linear discriminant), ``"mean_difference"`` (the paper's) or ``"logistic"``.
+    unlabelled
+        ``"learn"``: with the discriminant and the layers of ``groupby``, spots without a label are assigned to layers
+        softly and help to place the vectors, and labels that the expression contradicts in more than a fifth of the
+        spots are no longer taken at their word (a warning says so). ``"ignore"``: labelled spots alone count, as given.
     layer
         Layer with the counts; by default that of the model.
     key_added, score_key
@@ -89,6 +97,8 @@ def concepts(
         float32 DataFrame, spots x concepts.
     ``obsm["concept_members"]``
         int8 DataFrame, spots x concepts: 1 inside, 0 outside, -1 neither.
+    ``obs["concept_disagreement"]``
+        float32, where layers were learned from: probability that the label of a spot is wrong, NaN where unlabelled.
     ``varm["concept_gradient"]``
         float32 DataFrame, genes x concepts: mean gradient of each score over all spots, per unit of log-normalised
         expression; NaN for genes the model does not have.
@@ -103,7 +113,7 @@ def concepts(
     Warns
     -----
     UserWarning
-        Fewer than three labelled spots in a concept.
+        Fewer than three labelled spots in a concept; labels that the expression contradicts.
 
     Examples
     --------
@@ -122,6 +132,8 @@ def concepts(
             "Give exactly one of groupby, mask, genes and vectors to define concepts; got "
             f"{' and '.join(given) or 'none'}."
         )
+    if unlabelled not in ("learn", "ignore"):
+        raise ValueError(f"unlabelled={unlabelled!r} is unknown; use 'learn' or 'ignore'.")
     record = get_estimator(estimator)
     encoder = as_encoder(model)
     layer = counts_layer(adata, encoder, layer)
@@ -133,9 +145,13 @@ def concepts(
     latent, totals = embed_all(adata, encoder, layer)
     usable = informative(totals)
     z = latent[usable].astype(np.float64)
+    soft: SoftLabels | None = None
     if named is not None:
         names = named.names
-        raw = np.stack([record.function(z, *_sides(named, j, usable)) for j in range(len(names))])
+        sides = [_sides(named, j, usable) for j in range(len(names))]
+        if unlabelled == "learn" and kind == "groupby" and reference == "rest" and estimator == "discriminant":
+            soft, sides = _learn(adata.obs[str(groupby)], named, z, usable)
+        raw = np.stack([record.function(z, inside, outside) for inside, outside in sides])
     elif genes is not None:
         if estimator == "logistic":
             raise ValueError("Seed genes are a continuous target: use estimator='discriminant' or 'mean_difference'.")
@@ -165,7 +181,8 @@ def concepts(
             "layer": layer or "",
             "target_sum": float(getattr(encoder, "target_sum", np.median(totals[totals > 0]))),
             "score_key": score_key,
-        },
+        }
+        | ({"label_error": soft.label_error} if soft is not None and np.isfinite(soft.label_error) else {}),
         n_labelled=named.inside.sum(0) if named is not None else np.zeros(len(names), dtype=np.int64),
     )
     if named is None:
@@ -177,6 +194,12 @@ def concepts(
     out.obsm[score_key] = score_frame(made, latent, adata.obs_names)
     out.obsm[KEYS.MEMBERS] = pd.DataFrame(named.members, index=adata.obs_names, columns=made.labels)
     out.varm[KEYS.GRADIENT] = gene_frame(gradient, encoder.var_names, adata.var_names, made.labels)
+    if soft is not None:
+        disagreement = np.full(adata.n_obs, np.nan, dtype=np.float32)
+        disagreement[usable] = soft.disagreement
+        out.obs[KEYS.DISAGREEMENT] = disagreement
+    elif KEYS.DISAGREEMENT in out.obs:
+        del out.obs[KEYS.DISAGREEMENT]
     return out if copy else None
 
 
@@ -304,6 +327,27 @@ def _sides(named: Membership, j: int, usable: np.ndarray) -> tuple[np.ndarray, n
     if not inside.any() or not outside.any():
         raise ValueError(f"The labelled spots of concept {named.names[j]!r} have almost no counts; label others.")
     return inside, outside
+
+
+def _learn(
+    column: pd.Series, named: Membership, z: np.ndarray, usable: np.ndarray
+) -> tuple[SoftLabels, list[tuple[np.ndarray, np.ndarray]]]:
+    """Soft class weights of the usable spots, and the sides of each concept that follow from them."""
+    every = from_labels(column)
+    codes = np.where(every.inside.any(1), every.inside.argmax(1), -1)[usable]
+    soft = soft_labels(z, codes, len(every.names))
+    if soft.doubted:
+        warnings.warn(
+            f"Expression contradicts about {soft.label_error:.0%} of the labels in {column.name!r}; the concepts rest "
+            f"on what it says instead. obs[{KEYS.DISAGREEMENT!r}] marks the spots; unlabelled='ignore' takes labels as "
+            "given.",
+            UserWarning,
+            stacklevel=3,
+        )
+    weights = soft.weights
+    total = weights.sum(1)
+    picked = [every.names.index(n) for n in named.names]
+    return soft, [(weights[:, c], total - weights[:, c]) for c in picked]
 
 
 def _gene_sets(genes: Any, var_names: pd.Index) -> dict[str, list[str]]:

@@ -10,11 +10,11 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
-from st_concepts.concepts import Membership, read_concepts
+from st_concepts.concepts import DOUBT_ABOVE, Membership, read_concepts
 from st_concepts.stats import AssociationResult, NullModel, association_test, moran_null, permutation_null
 from st_concepts.tl._common import informative, membership, scores
 from st_concepts.tl._expression import expression, fraction_expressing, log_fold_changes
-from st_concepts.tl._target import choose_target
+from st_concepts.tl._target import TARGETS, choose_target, mixed
 
 TABLES = ("z", "pval", "pval_greater", "qval", "qval_all", "lfc", "pct_in", "pct_out")
 
@@ -25,7 +25,7 @@ def rank_genes_concepts(
     concepts: Sequence[str] | None = None,
     method: Literal["pattern", "saliency"] = "pattern",
     null: Literal["moran", "permutation", "none"] = "moran",
-    target: Literal["auto", "score", "label"] = "auto",
+    target: Literal["auto", "score", "both", "label"] = "auto",
     n_null: int = 1000,
     section_key: str | None = None,
     graph_key: str | None = None,
@@ -56,8 +56,9 @@ def rank_genes_concepts(
         tissue; ``"none"``, the t-test of a correlation, likewise.
     target
         ``"score"``: the concept score of every spot, better with few or wrong labels. ``"label"``: inside or outside,
-        on the labelled spots. ``"auto"`` takes, concept by concept, the one whose ranking repeats better between two
-        halves of the counts, and records it. Concepts without labels use the score.
+        on the labelled spots. ``"both"``: their mean where there is a label, the score elsewhere. ``"auto"`` decides
+        concept by concept and records it: the score where fewer than half of the spots are labelled or the labels are
+        doubtful, both where score and label agree (AUROC of at least 0.93), else the label.
     n_null
         Null copies for the empirical p-values; 0 for none. The other p-values come from the closed form of the null.
     section_key
@@ -70,7 +71,7 @@ def rank_genes_concepts(
     concepts_key, saliency_key, key_added
         Where to read and write.
     seed
-        Seed of the null copies and of the split of the counts.
+        Seed of the null copies.
     copy
         Return a changed copy instead of writing into ``adata``.
 
@@ -109,7 +110,7 @@ def rank_genes_concepts(
     for name, value, known in (
         ("method", method, ("pattern", "saliency")),
         ("null", null, ("moran", "permutation", "none")),
-        ("target", target, ("auto", "score", "label")),
+        ("target", target, ("auto", *TARGETS)),
     ):
         if value not in known:
             raise ValueError(f"{name}={value!r} is unknown; choose one of: {', '.join(map(repr, known))}.")
@@ -129,22 +130,23 @@ def rank_genes_concepts(
     label_target = np.where(members.members < 0, np.nan, members.members).astype(np.float64)
     label_target[~usable] = np.nan
     score[~usable] = np.nan
-    agreement = np.full((len(names), 2), np.nan)
-    if target == "auto" and made.params["kind"] in ("groupby", "mask") and counts is not None and gradient is not None:
-        targets, agreement = choose_target(
-            counts, gradient, label_target, target_sum=float(made.params["target_sum"]), usable=usable, seed=seed
-        )
+    separation = np.full(len(names), np.nan)
+    if target == "auto" and made.params["kind"] in ("groupby", "mask"):
+        doubted = float(made.params.get("label_error", 0.0)) > DOUBT_ABOVE
+        targets, separation = choose_target(score, label_target, doubted=doubted)
     else:
-        targets = ["label" if target == "label" else "score"] * len(names)
-
-    by_score = np.array([t == "score" for t in targets])
+        targets = ["score" if target == "auto" else target] * len(names)
+    candidates = {"score": score, "both": mixed(score, label_target), "label": label_target}
+    # how much of the score each target holds: a gene's own part of it is taken out of its test
+    held = {"score": np.ones(len(names)), "both": 0.5 / np.nanstd(score, axis=0), "label": np.zeros(len(names))}
+    own = np.array([held[t][j] for j, t in enumerate(targets)])
     tested = association_test(
         x,
-        np.where(by_score, score, label_target),
+        np.stack([candidates[t][:, j] for j, t in enumerate(targets)], axis=1),
         model_null if model_null is not None else "none",
         sections=_sections(adata, section_key) if model_null is None else None,
         n_null=n_null,
-        own_weights=None if gradient is None else np.where(by_score, gradient, 0.0),
+        own_weights=None if gradient is None else gradient * own,
         seed=seed,
     )
     statistic = tested.correlation if saliency is None else saliency
@@ -172,7 +174,7 @@ def rank_genes_concepts(
         "n_null": int(n_null),
         "seed": int(seed),
         "target": np.array(targets, dtype=object),
-        "target_agreement": agreement,
+        "score_auroc": np.nan_to_num(separation, nan=-1.0),
         "concepts": np.array(names, dtype=object),
         "model": made.model,
     }

@@ -1,80 +1,73 @@
-"""Score or label: which target of a concept gives the ranking that repeats better."""
+"""Score, label, or both: what the genes of a concept are compared with."""
 
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse as sp
+from scipy.stats import rankdata
 
-from st_concepts.models._features import log_normalize
-from st_concepts.models._fit import thin
-
-_TOP = (20, 50, 100)
-
-
-def correlations(x: sp.csr_matrix, targets: np.ndarray) -> np.ndarray:
-    """Pearson correlation of each gene with each target, float64 ``(n_vars, n_targets)``; NaN targets are left out."""
-    out = np.zeros((x.shape[1], targets.shape[1]))
-    for j, y in enumerate(targets.T):
-        keep = ~np.isnan(y)
-        block, t = x[keep], y[keep]
-        n = len(t)
-        t = (t - t.mean()) / max(t.std(), 1e-12)
-        mean = np.asarray(block.mean(0)).ravel().astype(np.float64)
-        var = np.asarray(block.multiply(block).mean(0)).ravel().astype(np.float64) - mean**2
-        cov = np.asarray(block.T @ t).ravel() / n
-        out[:, j] = np.where(var > 1e-10, cov / np.sqrt(np.maximum(var, 1e-10)), 0.0)
-    return out
+TARGETS = ("score", "both", "label")
+# share of spots that must be labelled before labels are a target of their own
+ENOUGH_LABELS = 0.5
+# AUROC from which score and label count as two measurements of one thing
+SAME_THING = 0.93
 
 
-def choose_target(
-    counts: sp.csr_matrix,
-    gradient: np.ndarray,
-    labels: np.ndarray,
-    *,
-    target_sum: float,
-    usable: np.ndarray,
-    seed: int,
-) -> tuple[list[str], np.ndarray]:
-    """``"score"`` or ``"label"`` for each concept, by agreement of the top genes between two halves of the counts.
-
-    The molecules are split in two. Genes of one half are ranked by their correlation with the label, or with the
-    score read out of the *other* half (linearly, by the mean gradient), so that neither shares noise with its target.
-    Agreement is the overlap of the two rankings' top 20, 50 and 100 genes.
+def mixed(score: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Mean of standardised score and standardised label; where there is no label, the score alone.
 
     Parameters
     ----------
-    counts
-        CSR ``(n_obs, n_vars)``.
-    gradient
-        ``(n_vars, n_concepts)``, zero for genes that the model does not have.
-    labels
-        ``(n_obs, n_concepts)``: 1, 0, or NaN where unlabelled.
-    target_sum
-        Scale of the normalisation.
-    usable
-        Boolean ``(n_obs,)``: spots with enough counts.
-    seed
-        Seed of the split.
+    score, label
+        ``(n_obs, n_concepts)``; NaN where unknown.
+    """
+    s, lab = ((v - np.nanmean(v, axis=0)) / np.maximum(np.nanstd(v, axis=0), 1e-12) for v in (score, label))
+    return np.where(np.isnan(lab), s, (s + lab) / 2)
+
+
+def auroc(score: np.ndarray, label: np.ndarray) -> float:
+    """Probability that a spot inside scores above one outside; NaN labels are left out, NaN if one side is empty.
+
+    Examples
+    --------
+    >>> auroc(np.array([1.0, 2.0, 3.0]), np.array([0.0, 0.0, 1.0]))
+    1.0
+    """
+    known = ~np.isnan(label) & ~np.isnan(score)
+    inside = label[known] == 1
+    n_in, n_out = int(inside.sum()), int((~inside).sum())
+    if not n_in or not n_out:
+        return float("nan")
+    ranks = rankdata(score[known])
+    return float((ranks[inside].sum() - n_in * (n_in + 1) / 2) / (n_in * n_out))
+
+
+def choose_target(score: np.ndarray, label: np.ndarray, *, doubted: bool) -> tuple[list[str], np.ndarray]:
+    """A target for each concept.
+
+    With few labels, or labels that the expression contradicts, the score is the better target: it is cleaner than what
+    it was made from. With most spots labelled and a score that separates them, the two are measurements of one thing
+    with different errors, and their mean is better than either. Where the score separates the layer badly, it is mixed
+    with other structure of the tissue, and the label is better. How well a target's ranking repeats between two halves
+    of the counts does not tell: a score that follows a nuisance repeats very well.
+
+    Parameters
+    ----------
+    score, label
+        ``(n_obs, n_concepts)``; NaN where unknown.
+    doubted
+        Whether too many labels were contradicted.
 
     Returns
     -------
-    The choice per concept, and the agreement ``(n_concepts, 2)`` of score and label.
+    The choice and the AUROC of the score for the label, per concept.
     """
-    halves = [log_normalize(part, target_sum / 2)[usable] for part in thin(counts, 0.5, seed)]
-    labels = labels[usable]
-    scores = [np.asarray(h @ gradient, dtype=np.float64) for h in halves]
-    by_score = [correlations(halves[i], scores[1 - i]) for i in (0, 1)]
-    by_label = [correlations(h, labels) for h in halves]
-    agreement = np.empty((gradient.shape[1], 2))
-    for j in range(gradient.shape[1]):
-        agreement[j] = [_overlap(r[0][:, j], r[1][:, j]) for r in (by_score, by_label)]
-    return ["label" if lab > sco else "score" for sco, lab in agreement], agreement
-
-
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    shares = []
-    for k in _TOP:
-        k = min(k, max(len(a) // 4, 1))
-        first, second = (set(np.argsort(-v, kind="stable")[:k]) for v in (a, b))
-        shares.append(len(first & second) / k)
-    return float(np.mean(shares))
+    separation = np.array([auroc(s, lab) for s, lab in zip(score.T, label.T, strict=True)])
+    usable = ~np.isnan(score).all(axis=1)
+    labelled = (~np.isnan(label[usable])).mean(axis=0)
+    choice = []
+    for share, area in zip(labelled, separation, strict=True):
+        if doubted or share < ENOUGH_LABELS or np.isnan(area):
+            choice.append("score")
+        else:
+            choice.append("both" if area >= SAME_THING else "label")
+    return choice, separation
