@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from anndata import AnnData
 
+from ._platform_10x import others_warnings
 from ._platforms import ClearError, existing, zarr_kind
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def write(
         if source is not None:
             _write_spatialdata(adata, source, table, temporary)
         elif path.suffix == ".zarr":
-            adata.write_zarr(temporary)
+            with others_warnings():  # about the coming version of zarr
+                adata.write_zarr(temporary)
         else:
             adata.write_h5ad(temporary, compression="gzip")
         _replace(temporary, path)
@@ -83,7 +85,6 @@ def write(
 
 
 def _write_spatialdata(adata: AnnData, source: SpatialData, table: str | None, path: Path) -> None:
-    from ._platform_10x import others_warnings
     from ._platform_spatialdata import with_table
 
     try:
