@@ -72,6 +72,10 @@ def run(
         typer.Option(help="Null of the p-values: 'moran', 'permutation', 'none'; by default moran with coordinates."),
     ] = None,
     n_latent: Annotated[int, typer.Option(min=1, help="Latent dimensions.")] = 15,
+    max_epochs: Annotated[
+        int | None,
+        typer.Option(min=0, help="Most epochs of training; 0 keeps the warm start. By default chosen by size."),
+    ] = None,
     min_spots: Annotated[int, typer.Option(min=0, help="Leave out genes seen in fewer spots.")] = 0,
     maps: Annotated[int, typer.Option(min=0, help="Genes per concept to map spot by spot.")] = 0,
     markers: Annotated[Path | None, typer.Option(help="Also write the markers as CSV.")] = None,
@@ -88,6 +92,7 @@ def run(
         layer=layer,
         batch_key=batch_key,
         n_latent=n_latent,
+        max_epochs=max_epochs,
         estimator=estimator,
         method=method,
         statistic=statistic,

@@ -17,7 +17,7 @@ from st_concepts.concepts import read_concepts
 from st_concepts.models import SpotVAE
 from st_concepts.pl._finish import finish, new_axes
 from st_concepts.pl._histograms import auroc
-from st_concepts.pl._spatial import PANEL
+from st_concepts.pl._spatial import panel_size
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Settings:
     layer: str | None = None
     batch_key: str | None = None
     n_latent: int = 15
+    max_epochs: int | None = None
     estimator: str = "discriminant"
     method: str = "integrated_gradients"
     statistic: str = "pattern"
@@ -41,7 +42,7 @@ def analyse(adata: AnnData, settings: Settings) -> SpotVAE:
     """Fit a model and write every result into ``adata``."""
     s = settings
     model = SpotVAE(adata, layer=s.layer, batch_key=s.batch_key, n_latent=s.n_latent, seed=s.seed)
-    model.fit(progress=sys.stderr.isatty())
+    model.fit(max_epochs=s.max_epochs, progress=sys.stderr.isatty())
     say(f"model: {model!r}, {max(len(model.history) - 1, 0)} epochs")
     tl.embed(adata, model)
     tl.concepts(adata, model, groupby=s.groupby, estimator=s.estimator)
@@ -139,7 +140,7 @@ def _mapped(adata: AnnData) -> dict[str, str]:
 
 
 def _saliency_maps(adata: AnnData, mapped: dict[str, str], path: Path) -> None:
-    axes = new_axes(len(mapped), ncols=3, panel=PANEL)
+    axes = new_axes(len(mapped), ncols=3, panel=panel_size(adata))
     for ax, (concept, gene) in zip(axes, mapped.items(), strict=True):
         pl.saliency_map(adata, concept=concept, genes=gene, ax=ax, show=False)
     finish(axes[0].figure, path.name, show=False, save=path, own=True)

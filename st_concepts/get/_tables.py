@@ -11,8 +11,8 @@ from st_concepts.concepts import read_concepts
 from st_concepts.tl._common import scores
 
 _FIELDS = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
-# scanpy's tables of the share of spots that express a gene, and what they are called here
-_SHARES = {"pts": "pct_in", "pts_rest": "pct_out"}
+# tables in varm, genes x concepts, that stand beside the ranking
+_SHARES = ("pct_in", "pct_out")
 
 
 def markers(adata: AnnData, concept: str | None = None, *, n: int | None = None, key: str = KEYS.RANK) -> pd.DataFrame:
@@ -31,10 +31,10 @@ def markers(adata: AnnData, concept: str | None = None, *, n: int | None = None,
 
     Returns
     -------
-    DataFrame, one row per concept and gene, with ``concept``, ``rank`` (from 1), ``names``, ``scores`` (the concept
-    statistic), ``logfoldchanges`` (log2), ``pvals``, ``pvals_adj`` and, where stored, ``pct_in`` and ``pct_out`` (share
-    of spots that have the gene, 0 to 1) and ``saliency`` (signed, from ``varm["concept_saliency"]``, in units of the
-    concept score).
+    DataFrame, one row per gene (and concept), with ``names``, ``scores`` (the concept statistic), ``logfoldchanges``
+    (log2), ``pvals``, ``pvals_adj`` and, where they are stored, ``pct_in`` and ``pct_out`` (share of spots in which the
+    gene is seen, 0 to 1) and ``saliency`` (signed, from ``varm["concept_saliency"]``, in units of the concept score).
+    With ``concept=None`` the first column is ``concept``.
 
     Raises
     ------
@@ -50,8 +50,8 @@ def markers(adata: AnnData, concept: str | None = None, *, n: int | None = None,
     >>> model = stc.SpotVAE(adata, n_latent=5).fit(max_epochs=0, progress=False)
     >>> stc.tl.concepts(adata, model, groupby="layer")
     >>> stc.tl.rank_genes_concepts(adata, null="none")
-    >>> stc.get.markers(adata, "GCL", n=3)["rank"].tolist()
-    [1, 2, 3]
+    >>> stc.get.markers(adata, "GCL", n=3).shape[0]
+    3
     """
     if n is not None and n < 1:
         raise ValueError(f"n={n} must be at least 1.")
@@ -61,17 +61,16 @@ def markers(adata: AnnData, concept: str | None = None, *, n: int | None = None,
     names = list(stored["names"].dtype.names)
     if concept is not None and concept not in names:
         raise KeyError(f"Concept {concept!r} is not ranked in adata.uns[{key!r}]; there are: {', '.join(names)}.")
-    saliency = _saliency(adata)
+    extra = {column: _by_true_name(adata, f"{key}_{column}") for column in _SHARES}
+    extra["saliency"] = _by_true_name(adata, KEYS.SALIENCY)
     parts = []
     for name in names if concept is None else [concept]:
         part = pd.DataFrame({field: np.asarray(stored[field][name])[:n] for field in _FIELDS if field in stored})
-        part.insert(0, "rank", np.arange(1, len(part) + 1))
-        part.insert(0, "concept", name)
-        for slot, column in _SHARES.items():
-            if slot in stored:
-                part[column] = stored[slot][name].reindex(part["names"]).to_numpy()
-        if saliency is not None and name in saliency:
-            part["saliency"] = saliency[name].reindex(part["names"]).to_numpy()
+        for column, frame in extra.items():
+            if name in frame:
+                part[column] = frame[name].reindex(part["names"]).to_numpy()
+        if concept is None:
+            part.insert(0, "concept", name)
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
@@ -108,10 +107,9 @@ def concept_scores(adata: AnnData, *, key: str = KEYS.CONCEPTS) -> pd.DataFrame:
     return scores(adata, concepts).set_axis(concepts.names, axis=1)
 
 
-def _saliency(adata: AnnData) -> pd.DataFrame | None:
-    """Group saliency with true names as columns, or `None` where there is none."""
-    if KEYS.SALIENCY not in adata.varm or KEYS.CONCEPTS not in adata.uns:
-        return None
+def _by_true_name(adata: AnnData, slot: str) -> pd.DataFrame:
+    """``varm[slot]`` with true names as columns; empty where there is none."""
+    if slot not in adata.varm or KEYS.CONCEPTS not in adata.uns:
+        return pd.DataFrame(index=adata.var_names)
     concepts = read_concepts(adata)
-    frame = adata.varm[KEYS.SALIENCY]
-    return frame.rename(columns=dict(zip(concepts.labels, concepts.names, strict=True)))
+    return adata.varm[slot].rename(columns=dict(zip(concepts.labels, concepts.names, strict=True)))

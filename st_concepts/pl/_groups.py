@@ -58,6 +58,16 @@ def palette(n: int) -> list[str]:
     return [to_hex(c) for c in colormaps["viridis"](np.linspace(0, 1, n))]
 
 
+def colors_of(adata: AnnData, groupby: str) -> dict[str, str]:
+    """Colour of each category of a column by name: the user's where ``uns`` has them, else our own."""
+    categories = [str(c) for c in column(adata, groupby).astype("category").cat.categories]
+    stored = adata.uns.get(f"{groupby}_colors")
+    colors = (
+        list(map(str, stored)) if stored is not None and len(stored) >= len(categories) else palette(len(categories))
+    )
+    return dict(zip(categories, colors, strict=False))
+
+
 def chosen(names: list[str] | str | None, concepts: ConceptSet) -> list[int]:
     """Positions of the concepts asked for, by true name or safe label; all for `None`."""
     if names is None:

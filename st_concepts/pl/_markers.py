@@ -19,7 +19,8 @@ from st_concepts.get import markers as get_markers
 from st_concepts.io._rows import iter_rows
 from st_concepts.models._validate import count_matrix
 from st_concepts.pl._finish import finish
-from st_concepts.pl._groups import members_of, one_group
+from st_concepts.pl._groups import colors_of, members_of, one_group, palette
+from st_concepts.tl._common import informative
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +46,8 @@ def markers(
     """Draw the top genes of each concept against the spots of each concept.
 
     Values are log1p of size-normalised counts, made on a light copy of the genes drawn; a matrix that does not hold
-    counts is drawn as it is. By default each gene is scaled from 0 to 1 over the groups.
+    counts is drawn as it is. By default each gene is scaled from 0 to 1 over the groups; in the heat map values are
+    standard deviations from the mean of the gene. Nearly empty spots are left out.
 
     Parameters
     ----------
@@ -97,28 +99,29 @@ def markers(
     names = made.names if concepts is None else [concepts] if isinstance(concepts, str) else list(concepts)
     genes = _genes(adata, names, n, key)
     group = _groups(adata, made, groupby, concepts_key)
-    light = _light_copy(adata, [gene for part in genes.values() for gene in part], made, group)
+    column = groupby or str(made.params.get("groupby") or "")
+    colors = colors_of(adata, column) if column in adata.obs else {}
+    light = _light_copy(adata, [gene for part in genes.values() for gene in part], made, group, colors)
 
     import scanpy as sc
 
-    options: dict[str, Any] = {"cmap": "viridis", "show": False}
-    title = "Scaled log expression"
+    options: dict[str, Any] = {"show": False, "groupby": _GROUP}
     if kind == "heatmap":
-        options |= {"swap_axes": True, "show_gene_labels": True, "standard_scale": "var"}
+        _standardise(light)
+        options |= {"swap_axes": True, "show_gene_labels": True, "cmap": "RdBu_r", "vmin": -2.5, "vmax": 2.5}
         options["figsize"] = (8.0, 1.5 + 0.19 * light.n_vars)
     else:
-        options |= {
-            "standard_scale": "var",
-            "ax": ax,
-            "colorbar_title": title if "standard_scale" not in kwargs else None,
-        }
+        options |= {"standard_scale": "var", "ax": ax, "cmap": "Blues"}
+        options["colorbar_title"] = "Log expression,\n0 to 1 per gene" if "standard_scale" not in kwargs else None
         if kind == "dotplot":
-            options |= {"cmap": "Blues", "size_title": "Spots with the gene (%)"}
+            options["size_title"] = "Spots with the gene (%)"
     with warnings.catch_warnings():
         # scanpy groups by categories the way pandas no longer likes
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*(tight_layout|constrained_layout).*", category=UserWarning)
-        axes = getattr(sc.pl, kind)(light, genes, groupby=_GROUP, **(options | kwargs))
+        axes = getattr(sc.pl, kind)(light, genes, **(options | kwargs))
+    if kind == "heatmap":
+        _label_heatmap(axes)
     figure = next(iter(axes.values())).figure
     finish(figure, f"markers_{kind}.png", show=show, save=save, own=ax is None)
     return axes
@@ -144,8 +147,10 @@ def _groups(adata: AnnData, made: ConceptSet, groupby: str | None, key: str) -> 
     return one_group(members_of(adata, made, groupby), scores)
 
 
-def _light_copy(adata: AnnData, genes: list[str], made: ConceptSet, group: pd.Categorical) -> AnnData:
-    """The genes drawn, log-normalised by the totals of all genes; spots without a group left out."""
+def _light_copy(
+    adata: AnnData, genes: list[str], made: ConceptSet, group: pd.Categorical, colors: dict[str, str]
+) -> AnnData:
+    """The genes drawn, log-normalised by the totals of all genes; spots without a group or counts left out."""
     X = count_matrix(adata, str(made.params.get("layer") or "") or None)
     index = adata.var_names.get_indexer(genes)
     values = np.empty((adata.n_obs, len(genes)), dtype=np.float32)
@@ -155,12 +160,35 @@ def _light_copy(adata: AnnData, genes: list[str], made: ConceptSet, group: pd.Ca
         counts &= bool((block.data >= 0).all() and (block.data == np.round(block.data)).all())
         totals[rows] = np.asarray(block.sum(1, dtype=np.float64)).ravel()
         values[rows] = block[:, index].toarray()
+    keep = group.codes >= 0
     if counts:
         factor = float(made.params.get("target_sum") or np.median(totals[totals > 0])) / np.maximum(totals, 1.0)
         values = np.log1p(values * factor[:, None].astype(np.float32))
-    keep = group.codes >= 0
-    return AnnData(
+        keep &= informative(totals)
+    light = AnnData(
         sp.csr_matrix(values[keep]),
-        obs=pd.DataFrame({_GROUP: group[keep]}, index=adata.obs_names[keep]),
+        obs=pd.DataFrame({_GROUP: group[keep].remove_unused_categories()}, index=adata.obs_names[keep]),
         var=pd.DataFrame(index=pd.Index(genes)),
     )
+    present = list(light.obs[_GROUP].cat.categories)
+    light.uns[f"{_GROUP}_colors"] = [
+        colors.get(name, c) for name, c in zip(present, palette(len(present)), strict=True)
+    ]
+    return light
+
+
+def _standardise(light: AnnData) -> None:
+    values = light.X.toarray()
+    spread = values.std(0)
+    light.X = (values - values.mean(0)) / np.where(spread > 0, spread, 1.0)
+
+
+def _label_heatmap(axes: dict[str, Axes]) -> None:
+    """Group names upright where there is room, and what the colours mean; scanpy has no argument for either."""
+    groups = axes["groupby_ax"]
+    groups.set_xlabel("")
+    if len(groups.get_xticklabels()) <= 8:
+        groups.tick_params(axis="x", rotation=0)
+    # the one axes that scanpy does not return is the colour bar
+    for bar in set(groups.figure.axes) - set(axes.values()):
+        bar.set_ylabel("standard deviations\nfrom the mean of the gene")

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from scipy.spatial import cKDTree
 
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts.concepts import read_concepts
 from st_concepts.get import concept_scores as get_scores
 from st_concepts.pl._finish import finish, given_axes, new_axes
-from st_concepts.pl._groups import chosen, column, palette
+from st_concepts.pl._groups import chosen, colors_of, column
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _VALUE = "value"
 _NA_COLOR = "#bdbdbd"
 _MOST_PANELS = 12
-PANEL = (4.2, 3.9)  # inches
+PANEL_WIDTH = 4.6  # inches, colour bar included
 
 
 def annotation(
@@ -69,7 +70,7 @@ def annotation(
             raise KeyError("The concepts were not made of a column of adata.obs: name one with groupby=.")
     labels = column(adata, groupby).astype("category").cat.remove_unused_categories()
     labels = labels.cat.rename_categories([str(c) for c in labels.cat.categories])
-    colors = _colors(adata, groupby)
+    colors = [colors_of(adata, groupby)[c] for c in labels.cat.categories]
     from matplotlib.colors import ListedColormap
 
     options = {"palette": ListedColormap(colors), "legend_fontweight": "normal", "na_color": _NA_COLOR} | kwargs
@@ -80,8 +81,9 @@ def annotation(
         [labels],
         [groupby],
         [options],
+        unit="",
         ncols=4,
-        panel=(5.2, 4.4),
+        width=6.4,
         library_key=library_key,
         ax=ax,
         show=show,
@@ -158,8 +160,8 @@ def concept_scores(
         values,
         [made.names[j] for j in picked],
         [{"cmap": cmap, "norm": _symmetric(v)} | kwargs for v in values],
+        unit="concept score",
         ncols=ncols,
-        panel=PANEL,
         library_key=library_key,
         ax=ax,
         show=show,
@@ -175,7 +177,7 @@ def saliency_map(
     genes: Sequence[str] | str | None = None,
     key: str = KEYS.CONCEPTS,
     layer: str | None = None,
-    cmap: str = "PuOr_r",
+    cmap: str = "BrBG_r",
     ncols: int = 3,
     library_key: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
@@ -257,8 +259,8 @@ def saliency_map(
         values,
         [f"{adata.var_names[i]} for {made.names[j]}" for i in index],
         [{"cmap": cmap, "norm": _symmetric(v)} | kwargs for v in values],
+        unit="saliency (units of the score)",
         ncols=ncols,
-        panel=PANEL,
         library_key=library_key,
         ax=ax,
         show=show,
@@ -273,8 +275,9 @@ def _draw(
     titles: list[str],
     options: list[dict[str, Any]],
     *,
+    unit: str,
     ncols: int,
-    panel: tuple[float, float],
+    width: float = PANEL_WIDTH,
     library_key: str | None,
     ax: Axes | Sequence[Axes] | None,
     show: bool | None,
@@ -290,14 +293,21 @@ def _draw(
     axes = given_axes(ax, len(values) * len(libraries))
     own = axes is None
     if axes is None:
-        axes = new_axes(len(values) * len(libraries), ncols=ncols, panel=panel)
+        axes = new_axes(len(values) * len(libraries), ncols=ncols, panel=panel_size(adata, width))
     position = iter(axes)
     for value, title, option in zip(values, titles, options, strict=True):
         for library, rows in libraries:
             label = f"{title}, {library}" if len(libraries) > 1 else title
-            _panel(adata, value, rows, library, title=label, ax=next(position), options=option)
+            _panel(adata, value, rows, library, title=label, unit=unit, ax=next(position), options=option)
     finish(axes[0].figure, name, show=show, save=save, own=own)
     return axes[0] if len(axes) == 1 else axes
+
+
+def panel_size(adata: AnnData, width: float = PANEL_WIDTH) -> tuple[float, float]:
+    """Width and height in inches of a panel that fits the shape of the tissue, its title and its colour bar."""
+    extent = np.ptp(np.asarray(adata.obsm[KEYS.SPATIAL], dtype=np.float64)[:, :2], axis=0)
+    ratio = float(np.clip(extent[1] / extent[0], 0.4, 2.0)) if extent.min() > 0 else 1.0
+    return width, (width - 1.2) * ratio + 0.5
 
 
 def _panel(
@@ -307,20 +317,18 @@ def _panel(
     library: str | None,
     *,
     title: str,
+    unit: str,
     ax: Axes,
     options: dict[str, Any],
 ) -> None:
-    with warnings.catch_warnings():
-        # squidpy's import decorates docstrings and warns about its own
-        warnings.filterwarnings("ignore", category=SyntaxWarning)
-        import squidpy as sq
-
     light = AnnData(
         obs=pd.DataFrame({_VALUE: value.to_numpy() if value.dtype != "category" else value.array}, value.index)[rows],
         obsm={KEYS.SPATIAL: np.asarray(adata.obsm[KEYS.SPATIAL], dtype=np.float64)[rows, :2]},
     )
     if library is None:
-        where: dict[str, Any] = {"shape": None, "size": _point_size(light.obsm[KEYS.SPATIAL], ax)}
+        # any library_id will do without an image; none makes squidpy ask for one
+        size = _point_size(light.obsm[KEYS.SPATIAL], ax)
+        where: dict[str, Any] = {"shape": None, "size": size, "library_id": ""}
     else:
         stored = adata.uns[KEYS.SPATIAL][library]
         light.uns[KEYS.SPATIAL] = {library: stored}
@@ -331,10 +339,30 @@ def _panel(
             "img_res_key": "hires" if "hires" in images else next(iter(images)),
             "size": 1.3,
         }
-    sq.pl.spatial_scatter(light, color=_VALUE, title=title, axis_label="", ax=ax, **(where | options))
+    before = set(ax.figure.axes)
+    with warnings.catch_warnings():
+        # squidpy about its own docstrings, its use of matplotlib, and a colour map it passes with colours
+        warnings.filterwarnings("ignore", category=SyntaxWarning)
+        warnings.filterwarnings("ignore", category=PendingDeprecationWarning)
+        warnings.filterwarnings("ignore", message="No data for colormapping", category=UserWarning)
+        import squidpy as sq
+
+        sq.pl.spatial_scatter(light, color=_VALUE, title=title, axis_label="", ax=ax, **(where | options))
+    for bar in set(ax.figure.axes) - before:
+        bar.set_ylabel(unit)
     ax.set(xlabel="", ylabel="")
-    for side in ax.spines.values():
-        side.set_visible(False)
+    ax.spines[:].set_visible(False)
+    if library is not None and options.get("crop_coord") is None:
+        factor = float(stored["scalefactors"].get(f"tissue_{where['img_res_key']}_scalef", 1.0))
+        _crop(ax, light.obsm[KEYS.SPATIAL] * factor)
+
+
+def _crop(ax: Axes, pixels: np.ndarray) -> None:
+    """Show the part of the image that has spots, with a margin: slides are mostly empty glass."""
+    low, high = pixels.min(0), pixels.max(0)
+    margin = 0.08 * max(*(high - low), 1.0)
+    ax.set_xlim(low[0] - margin, high[0] + margin)
+    ax.set_ylim(high[1] + margin, low[1] - margin)  # pixel rows count downwards
 
 
 def _libraries(adata: AnnData, library_key: str | None) -> list[tuple[str | None, np.ndarray]]:
@@ -369,9 +397,11 @@ def _point_size(spatial: np.ndarray, ax: Axes) -> float:
     extent = np.ptp(spatial, axis=0)
     extent[extent == 0] = 1.0
     per_inch = max(extent[0] / max(width, 1e-6), extent[1] / max(height, 1e-6))
-    pitch = np.sqrt(extent.prod() / len(spatial)) / per_inch * 72
+    some = spatial[:: max(1, len(spatial) // 2000)]
+    distance = cKDTree(spatial).query(some, k=2)[0][:, 1] if len(spatial) > 1 else np.ones(1)
+    pitch = float(np.median(distance)) / per_inch * 72
     # "." is drawn at half of the nominal diameter
-    return float(np.clip((1.6 * pitch) ** 2, 0.5, 600.0))
+    return float(np.clip((1.7 * pitch) ** 2, 0.5, 600.0))
 
 
 def _symmetric(values: pd.Series) -> Any:
@@ -383,13 +413,3 @@ def _symmetric(values: pd.Series) -> Any:
     drawn = finite[finite > 0]
     end = float(np.percentile(drawn, 99)) if drawn.size else 1.0
     return Normalize(vmin=-end, vmax=end)
-
-
-def _colors(adata: AnnData, groupby: str) -> list[str]:
-    """Colours of the categories that occur, the user's where they are stored."""
-    raw = column(adata, groupby).astype("category")
-    used = raw.cat.codes.unique()
-    stored = adata.uns.get(f"{groupby}_colors")
-    n = len(raw.cat.categories)
-    colors = list(map(str, stored)) if stored is not None and len(stored) >= n else palette(n)
-    return [color for i, color in enumerate(colors[:n]) if i in used]
