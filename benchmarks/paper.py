@@ -20,9 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 import st_concepts as stc
 from benchmarks._common import environment, table, write_json
-from st_concepts.models._gene_vae import GeneVAE
-from st_concepts.tl._gene_concepts import gene_concepts
-from st_concepts.tl._spatial_saliency import spatial_saliency
+from st_concepts.models import GeneVAE
 
 # seed gene -> layers of its concept in the paper
 SEEDS = {"Penk": ["GCL"], "Doc2g": ["MCL", "OPL"], "Kctd12": ["ONL"]}
@@ -32,8 +30,8 @@ FIRST_OF_PENK = ["Kcnh3", "Nrgn", "Epha4", "Tenm3"]
 
 def evaluate(adata: AnnData, model: GeneVAE) -> dict[str, Any]:
     """Figures of one fitted model; the slots of the gene view are written into ``adata``."""
-    gene_concepts(adata, model, seeds=list(SEEDS))
-    spatial_saliency(adata, model, method="rectgrad", q=95)
+    stc.tl.gene_concepts(adata, model, seeds=list(SEEDS))
+    stc.tl.spatial_saliency(adata, model, method="rectgrad", q=95)
     order = adata.uns["gene_concepts"]["tables"]["Penk-like"]["names"].tolist()
     found: dict[str, Any] = {f"rank {g}": order.index(g) for g in FIRST_OF_PENK}
     found["in top 50"] = sum(g in order[:50] for g in FIRST_OF_PENK)

@@ -177,7 +177,7 @@ def celeba(root: str | PathLike[str], *, size: int = 128, crop: bool = True) -> 
 
     Examples
     --------
-    >>> from st_concepts.datasets._celeba import celeba
+    >>> from st_concepts.datasets import celeba
     >>> faces = celeba("celeba/")  # doctest: +SKIP
     >>> smiling, not_smiling = faces.having("Smiling"), faces.having("Smiling", False)  # doctest: +SKIP
     """

@@ -25,7 +25,7 @@ def faces() -> tuple[np.ndarray, np.ndarray]:
 
     Examples
     --------
-    >>> from st_concepts.datasets._faces import faces
+    >>> from st_concepts.datasets import faces
     >>> images, is_face = faces()
     >>> images.shape, int(is_face.sum())
     ((200, 25, 25), 100)

@@ -25,7 +25,7 @@ from st_concepts.models._raster import Raster, make_raster
 from st_concepts.models._spot_encoder import as_device
 from st_concepts.models._validate import check_counts, count_matrix
 
-_MIN_STEPS = 300  # with few genes an epoch is short, so epochs are added until the fit has made this many steps
+_MIN_STEPS = 120  # with few genes an epoch is short, so epochs are added until the fit has made this many steps
 _MIN_GENES = 20
 
 
@@ -70,9 +70,8 @@ class GeneVAE(ImageModel):
     Examples
     --------
     >>> import st_concepts as stc
-    >>> from st_concepts.models._gene_vae import GeneVAE
     >>> adata = stc.datasets.simulated_bulb(n_obs=120, n_vars=150, n_markers=10, seed=0)
-    >>> model = GeneVAE(adata, n_latent=5).fit(max_epochs=1, progress=False)
+    >>> model = stc.GeneVAE(adata, n_latent=5).fit(max_epochs=1, progress=False)
     >>> model.raster.kind, model.embed(adata.var_names[:3]).shape
     ('hexagonal', (3, 5))
     """

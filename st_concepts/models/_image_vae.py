@@ -54,7 +54,7 @@ class ImageVAE(ImageModel):
 
     Examples
     --------
-    >>> from st_concepts.models._image_vae import ImageVAE
+    >>> from st_concepts.models import ImageVAE
     >>> images = np.random.default_rng(0).random((40, 12, 10)).astype(np.float32)
     >>> model = ImageVAE((12, 10), n_latent=3, hidden=(16,)).fit(images, max_epochs=1, progress=False)
     >>> model.embed(images).shape, model.decode(np.zeros((2, 3))).shape
@@ -99,12 +99,12 @@ class ImageVAE(ImageModel):
         self,
         images: Images,
         *,
-        max_epochs: int = 30,
-        batch_size: int = 64,
+        max_epochs: int = 100,
+        batch_size: int = 32,
         lr: float = 1e-3,
         kl_weight: float = 0.1,
         validation_fraction: float = 0.1,
-        patience: int = 5,
+        patience: int = 20,
         device: str | torch.device = "auto",
         progress: bool = True,
     ) -> Self:

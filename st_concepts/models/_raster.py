@@ -196,5 +196,8 @@ def _period(values: np.ndarray, low: float, high: float) -> tuple[float, float, 
     )
     best = int(np.abs(sums).argmax())
     period = 1 / float(frequency[best])
-    phase = float(np.angle(sums[best])) / (2 * np.pi) * period + float(values.mean())
-    return period, phase, float(np.abs(sums[best]))
+    phase = float(np.angle(sums[best])) / (2 * np.pi) * period
+    site = np.round((centred - phase) / period)
+    if np.ptp(site) > 0:  # the grid of frequencies is coarse; a line through the sites is not
+        period, phase = (float(c) for c in np.polyfit(site, centred, 1))
+    return period, phase + float(values.mean()), float(np.abs(sums[best]))

@@ -2,7 +2,18 @@
 
 from st_concepts.tl._concepts import concepts, score_concepts
 from st_concepts.tl._embed import embed
+from st_concepts.tl._gene_concepts import gene_concepts
 from st_concepts.tl._rank_genes import rank_genes_concepts
 from st_concepts.tl._saliency import saliency, saliency_map
+from st_concepts.tl._spatial_saliency import spatial_saliency
 
-__all__ = ["concepts", "embed", "rank_genes_concepts", "saliency", "saliency_map", "score_concepts"]
+__all__ = [
+    "concepts",
+    "embed",
+    "gene_concepts",
+    "rank_genes_concepts",
+    "saliency",
+    "saliency_map",
+    "score_concepts",
+    "spatial_saliency",
+]

@@ -87,15 +87,13 @@ def gene_concepts(
     Examples
     --------
     >>> import st_concepts as stc
-    >>> from st_concepts.models._gene_vae import GeneVAE
     >>> adata = stc.datasets.simulated_bulb(n_obs=120, n_vars=150, n_markers=10, seed=0)
-    >>> model = GeneVAE(adata, n_latent=5).fit(max_epochs=1, progress=False)
-    >>> gene_concepts(adata, model, groupby="layer", n_top=8)
+    >>> model = stc.GeneVAE(adata, n_latent=5).fit(max_epochs=1, progress=False)
+    >>> stc.tl.gene_concepts(adata, model, groupby="layer", n_top=8)
     >>> adata.obsm["concept_pattern"].shape
     (120, 5)
     """
-    if not isinstance(model, GeneVAE):
-        raise TypeError(f"gene_concepts needs a GeneVAE, not {type(model).__name__}; for spots use stc.tl.concepts.")
+    check_gene_model(model, "tl.gene_concepts", "tl.concepts")
     if n_top < 1:
         raise ValueError(f"n_top={n_top} must be at least 1.")
     sets = _seed_sets(seeds, adata.var_names)
@@ -142,6 +140,14 @@ def gene_concepts(
     out.uns[key_added] = stored
     out.obsm[pattern_key] = pd.DataFrame(pattern, index=adata.obs_names, columns=labels)
     return out if copy else None
+
+
+def check_gene_model(model: Any, what: str, for_spots: str) -> None:
+    """Raise `TypeError` for anything but a `GeneVAE`."""
+    if type(model).__name__ != GeneVAE.__name__:
+        raise TypeError(
+            f"stc.{what} needs a GeneVAE, not {type(model).__name__}; for models of spots use stc.{for_spots}."
+        )
 
 
 def _seed_sets(seeds: Any, var_names: pd.Index) -> dict[str, list[str]]:

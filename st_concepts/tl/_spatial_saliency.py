@@ -13,6 +13,7 @@ from anndata import AnnData
 from st_concepts._keys import KEYS
 from st_concepts.attribution import Options, explain, get_method
 from st_concepts.models._gene_vae import GeneVAE
+from st_concepts.tl._gene_concepts import check_gene_model
 
 
 def spatial_saliency(
@@ -84,17 +85,14 @@ def spatial_saliency(
     Examples
     --------
     >>> import st_concepts as stc
-    >>> from st_concepts.models._gene_vae import GeneVAE
-    >>> from st_concepts.tl._gene_concepts import gene_concepts
     >>> adata = stc.datasets.simulated_bulb(n_obs=120, n_vars=150, n_markers=10, seed=0)
-    >>> model = GeneVAE(adata, n_latent=5).fit(max_epochs=1, progress=False)
-    >>> gene_concepts(adata, model, groupby="layer", n_top=8)
-    >>> spatial_saliency(adata, model)
+    >>> model = stc.GeneVAE(adata, n_latent=5).fit(max_epochs=1, progress=False)
+    >>> stc.tl.gene_concepts(adata, model, groupby="layer", n_top=8)
+    >>> stc.tl.spatial_saliency(adata, model)
     >>> list(adata.obsm["spatial_saliency"])
     ['ONL', 'GL', 'OPL', 'MCL', 'GCL']
     """
-    if not isinstance(model, GeneVAE):
-        raise TypeError(f"spatial_saliency needs a GeneVAE, not {type(model).__name__}; for spots use stc.tl.saliency.")
+    check_gene_model(model, "tl.spatial_saliency", "tl.saliency")
     record = get_method(method)
     settings = replace(options or Options(), q=q)
     stored = _stored(adata, model, key)
