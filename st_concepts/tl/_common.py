@@ -1,125 +1,27 @@
-"""What the functions of `tl` share: reading slots, streaming an AnnData through an encoder."""
+"""What the functions of `tl` share; it lies below, since `evaluate` streams the same way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from st_concepts.concepts._stream import (
+    BATCH_SIZE,
+    as_encoder,
+    counts_layer,
+    embed_all,
+    embed_batch,
+    informative,
+    membership,
+    scores,
+    stream,
+)
 
-import numpy as np
-import pandas as pd
-import scipy.sparse as sp
-import torch
-from anndata import AnnData
-
-from st_concepts._keys import KEYS
-from st_concepts.concepts import ConceptSet, Membership, from_scores
-from st_concepts.io._rows import iter_rows
-from st_concepts.models import Encoder
-from st_concepts.models._validate import align_genes, check_block, count_matrix, take_genes
-
-BATCH_SIZE = 1024
-# spots with fewer counts than this share of the median carry no information about layers
-_SPARSE_SHARE = 0.02
-
-
-def as_encoder(model: Any) -> Encoder:
-    """The model itself where it follows the encoder protocol; scvi-tools models are adapted.
-
-    Raises
-    ------
-    TypeError
-        Neither.
-    """
-    if isinstance(model, AnnData):
-        raise TypeError("The second argument must be a model, not an AnnData: stc.tl.concepts(adata, model, ...).")
-    if type(model).__module__.startswith("scvi."):
-        from st_concepts.models._scvi import from_scvi
-
-        return from_scvi(model)
-    if isinstance(model, Encoder):
-        return model
-    raise TypeError(
-        f"{type(model).__name__} is not a model that can be explained; use stc.SpotVAE, an scvi-tools model, or an "
-        "object with the attributes of st_concepts.models.Encoder."
-    )
-
-
-def counts_layer(adata: AnnData, encoder: Encoder, layer: str | None) -> str | None:
-    """The layer asked for, else the model's own where ``adata`` has it, else `None` (``X``)."""
-    if layer is not None:
-        return layer
-    own = getattr(encoder, "layer", None)
-    return own if own in adata.layers else None
-
-
-def stream(
-    adata: AnnData, encoder: Encoder, layer: str | None = None, *, batch_size: int = BATCH_SIZE
-) -> Iterator[tuple[slice, Any, sp.csr_matrix, np.ndarray | None]]:
-    """Rows, CSR features, CSR counts and covariate codes of consecutive batches, genes in the encoder's order."""
-    X = count_matrix(adata, layer)
-    names = pd.Index(adata.var_names.astype(str))
-    index = align_genes(names, encoder.var_names)
-    codes = encoder.codes(adata.obs)
-    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    for rows, block in iter_rows(X, batch_size):
-        check_block(block, names, where)
-        counts = take_genes(block, index)
-        yield rows, encoder.features(counts), counts, None if codes is None else codes[rows]
-
-
-@torch.no_grad()
-def embed_batch(encoder: Encoder, features: Any, codes: np.ndarray | None) -> np.ndarray:
-    """Latent means of one batch, float32; the first layer multiplies nonzeros only where it is linear."""
-    first = encoder.first_layer
-    device = encoder.device
-    if first is None:
-        dense = torch.from_numpy(features.toarray() if sp.issparse(features) else features).to(device)
-        return encoder.encode(dense, None if codes is None else torch.from_numpy(codes).to(device)).cpu().numpy()
-    bias = first.bias.detach().cpu().numpy()
-    a = features @ first.weight.detach().cpu().numpy().T + (bias[-1] if codes is None else bias[codes])
-    return first.rest(torch.from_numpy(np.asarray(a, dtype=np.float32)).to(device)).cpu().numpy()
-
-
-def embed_all(adata: AnnData, encoder: Encoder, layer: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Latent means float32 ``(n_obs, n_latent)`` and totals of counts float64 ``(n_obs,)``."""
-    latent = np.empty((adata.n_obs, encoder.n_latent), dtype=np.float32)
-    totals = np.empty(adata.n_obs)
-    for rows, features, counts, codes in stream(adata, encoder, layer):
-        latent[rows] = embed_batch(encoder, features, codes)
-        totals[rows] = np.asarray(counts.sum(1, dtype=np.float64)).ravel()
-    return latent, totals
-
-
-def informative(totals: np.ndarray) -> np.ndarray:
-    """Boolean ``(n_obs,)``: spots with enough counts to say anything about their layer."""
-    positive = totals[totals > 0]
-    return totals >= _SPARSE_SHARE * np.median(positive) if positive.size else totals > 0
-
-
-def membership(adata: AnnData, concepts: ConceptSet) -> Membership:
-    """Inside / outside of each concept: ``obsm["concept_members"]``, or else by concept score."""
-    if KEYS.MEMBERS in adata.obsm:
-        frame = adata.obsm[KEYS.MEMBERS]
-        if list(frame.columns) == concepts.labels:
-            return Membership(concepts.names, frame.to_numpy().astype(np.int8))
-    return from_scores(concepts.names, scores(adata, concepts).to_numpy())
-
-
-def scores(adata: AnnData, concepts: ConceptSet) -> pd.DataFrame:
-    """``obsm["concept_score"]`` of these concepts.
-
-    Raises
-    ------
-    KeyError
-        Not there, or of other concepts.
-    """
-    key = str(concepts.params.get("score_key") or KEYS.SCORE)
-    if key not in adata.obsm:
-        raise KeyError(f"adata.obsm[{key!r}] is missing: run stc.tl.concepts or stc.tl.score_concepts first.")
-    frame = adata.obsm[key]
-    if list(frame.columns) != concepts.labels:
-        raise KeyError(
-            f"adata.obsm[{key!r}] holds scores of {', '.join(map(str, frame.columns))}, but the concepts are "
-            f"{', '.join(concepts.labels)}. Run stc.tl.score_concepts again."
-        )
-    return frame
+__all__ = [
+    "BATCH_SIZE",
+    "as_encoder",
+    "counts_layer",
+    "embed_all",
+    "embed_batch",
+    "informative",
+    "membership",
+    "scores",
+    "stream",
+]
