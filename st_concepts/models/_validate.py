@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -143,9 +146,18 @@ def align_genes(have: pd.Index, want: pd.Index, *, min_share: float = 0.5) -> np
         warnings.warn(
             f"{len(want) - found} of the {len(want)} genes of the model are missing from adata and count as zero.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=_callers_level(),
         )
     return index.astype(np.int64)
+
+
+def _callers_level() -> int:
+    """``stacklevel`` that names the line of the user, however deep inside the package the warning is raised."""
+    package = str(Path(__file__).parents[1]) + os.sep
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _ensembl_share(names: pd.Index) -> float:

@@ -150,7 +150,9 @@ def rank_genes_concepts(
         seed=seed,
     )
     statistic = tested.correlation if saliency is None else saliency
-    lfc = log_fold_changes(x, members.inside, members.outside).T
+    # one count of a nearly empty spot, scaled to full depth, would outweigh a layer
+    inside, outside = members.inside & usable[:, None], members.outside & usable[:, None]
+    lfc = log_fold_changes(x, inside, outside).T
     tables = {
         "z": tested.z,
         "pval": tested.pval,
@@ -158,8 +160,8 @@ def rank_genes_concepts(
         "qval": tested.qval,
         "qval_all": tested.qval_all,
         "lfc": lfc,
-        "pct_in": fraction_expressing(x, members.inside).T,
-        "pct_out": fraction_expressing(x, members.outside).T,
+        "pct_in": fraction_expressing(x, inside).T,
+        "pct_out": fraction_expressing(x, outside).T,
     }
     if tested.pval_empirical is not None:
         tables["pval_empirical"] = tested.pval_empirical
