@@ -88,7 +88,7 @@ def fit_images(
     FloatingPointError
         The loss is not finite any more.
     """
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     device = module.device
     mask = None if mask is None else mask.to(device)

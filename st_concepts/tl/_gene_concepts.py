@@ -177,9 +177,8 @@ def _of_layers(
     if groupby not in adata.obs:
         raise KeyError(f"{groupby!r} is not a column of adata.obs (it has: {', '.join(map(repr, adata.obs.columns))}).")
     column = adata.obs[groupby]
-    column = column if isinstance(column.dtype, pd.CategoricalDtype) else column.astype("category")
     known = column.notna().to_numpy()
-    have = [str(c) for c in column.cat.remove_unused_categories().categories]
+    have = [str(c) for c in pd.Categorical(column).remove_unused_categories().categories]
     wanted = have if groups is None else [str(g) for g in groups]
     if unknown := [g for g in wanted if g not in have]:
         raise KeyError(
