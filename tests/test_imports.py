@@ -23,6 +23,7 @@ LEVELS = [
     {"tl"},
     {"get"},
     {"pl"},
+    {"report"},
     {"cli"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}

@@ -57,9 +57,19 @@ def demo(
 
 @app.command()
 def run(
-    source: Annotated[Path, typer.Argument(metavar="IN.h5ad", help="Section with raw counts; never changed.")],
-    groupby: Annotated[str, typer.Option(help="Column of obs with the layer of each spot; it may have gaps.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="Section with raw counts, never changed: .h5ad, AnnData or SpatialData .zarr, Space Ranger or Xenium "
+            "output folder, ST table.",
+        ),
+    ],
+    groupby: Annotated[str, typer.Option(help="Column of obs with the layer of each spot; gaps are allowed.")],
     out: Annotated[Path, typer.Option(help="Result, .h5ad.")],
+    annotation: Annotated[
+        Path | None, typer.Option(help="Layers drawn elsewhere (CSV, QuPath GeoJSON, ...), read into --groupby.")
+    ] = None,
     layer: Annotated[str | None, typer.Option(help="Layer that holds the raw counts; by default X.")] = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with the section of each spot.")] = None,
     method: Annotated[str, typer.Option(help="Attribution method of the saliency.")] = "integrated_gradients",
@@ -81,11 +91,14 @@ def run(
     markers: Annotated[Path | None, typer.Option(help="Also write the markers as CSV.")] = None,
     model: Annotated[Path | None, typer.Option(help="Also write the model.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="Also draw, into this folder.")] = None,
+    kind: Annotated[str | None, typer.Option(help="What IN is, if it is not recognised.")] = None,
+    table: Annotated[str | None, typer.Option(help="Table of a SpatialData store, if it has several.")] = None,
+    bin_size: Annotated[int | None, typer.Option(help="Bin size of Visium HD, in micrometres.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Explain the layers of a section: concepts, saliency and markers, written to a new file."""
     from st_concepts.cli._pipeline import Settings
-    from st_concepts.cli._run import Files, run_file
+    from st_concepts.cli._run import Files, Form, run_file
 
     settings = Settings(
         groupby=groupby,
@@ -100,7 +113,8 @@ def run(
         n_maps=maps,
         seed=seed,
     )
-    run_file(Files(source, out, markers, model, pictures), settings, min_spots=min_spots)
+    files = Files(source, out, markers, model, pictures, annotation)
+    run_file(files, settings, form=Form(kind, table, bin_size), min_spots=min_spots)
 
 
 @app.command()

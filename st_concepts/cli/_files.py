@@ -1,4 +1,4 @@
-"""Reading the input, checking where results go before anything is computed, writing whole files or none."""
+"""Checking where results go before anything is computed; writing whole files or none."""
 
 from __future__ import annotations
 
@@ -15,46 +15,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def read_h5ad(path: Path) -> AnnData:
-    """An AnnData file in memory; the file is opened for reading only.
-
-    Raises
-    ------
-    UsageError
-        No such file, a folder, or not an AnnData file.
-    """
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name an .h5ad file.")
-    if not path.exists():
-        raise UsageError(f"{path} does not exist (current folder: {Path.cwd()}).")
-    import anndata as ad
-    import h5py
-
-    try:
-        if not h5py.is_hdf5(path):
-            # is_hdf5 also says no where the file may not be read at all
-            with path.open("rb"):
-                pass
-            raise UsageError(
-                f"{path} is not an .h5ad file (not HDF5). Write one with adata.write_h5ad(); classic ST tables are "
-                "read by st_concepts.io.read_st()."
-            )
-        with h5py.File(path, "r") as handle:
-            missing = [key for key in ("obs", "var") if key not in handle]
-        if missing:
-            raise UsageError(f"{path} is an HDF5 file but holds no AnnData (no {' and '.join(map(repr, missing))}).")
-        return ad.read_h5ad(path)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} cannot be read as .h5ad: {one_line(error)}") from error
-
-
 def check_targets(source: Path, targets: dict[str, Path | None]) -> None:
     """Refuse targets that are the input, each other, folders, or that cannot be written.
 
     Parameters
     ----------
     source
-        The input file.
+        The input file or folder.
     targets
         Option name to path; `None` where the option was not given.
     """
@@ -63,7 +30,9 @@ def check_targets(source: Path, targets: dict[str, Path | None]) -> None:
         if path is None:
             continue
         if _same(source, path):
-            raise UsageError(f"{option} {path} is the input file; the input is never changed, name another file.")
+            raise UsageError(f"{option} {path} is the input file, which is never changed; name another file.")
+        if source.is_dir() and source.resolve() in path.resolve().parents:
+            raise UsageError(f"{option} {path} lies in the input folder, which is never changed; name another place.")
         if (other := seen.get(path.resolve())) is not None:
             raise UsageError(f"{option} and {other} name the same file, {path}.")
         seen[path.resolve()] = option

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from st_concepts import get
+from st_concepts import get, io
 from st_concepts._keys import KEYS
 from st_concepts.attribution import get_method
 from st_concepts.cli._errors import UsageError, complain, say
-from st_concepts.cli._files import check_target, check_targets, read_h5ad, write_csv, write_h5ad
+from st_concepts.cli._files import check_target, check_targets, write_csv, write_h5ad
 from st_concepts.cli._pipeline import Settings, analyse, drop_results, pictures, summary
 from st_concepts.concepts import get_estimator
 from st_concepts.models._validate import check_counts, count_matrix
@@ -32,13 +32,23 @@ class Files:
     markers: Path | None = None
     model: Path | None = None
     pictures: Path | None = None
+    annotation: Path | None = None
 
     def expanded(self) -> Files:
         """With ``~`` replaced by the home folder."""
         return Files(*(None if p is None else p.expanduser() for p in vars(self).values()))
 
 
-def run_file(files: Files, settings: Settings, *, min_spots: int) -> None:
+@dataclass(frozen=True)
+class Form:
+    """What the input is, where that cannot be told from it; see `st_concepts.io.read`."""
+
+    kind: str | None = None
+    table: str | None = None
+    bin_size: int | None = None
+
+
+def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int) -> None:
     """Read, check everything that can be wrong before the work starts, work, write."""
     files = files.expanded()
     if files.out.suffix != ".h5ad":
@@ -49,7 +59,7 @@ def run_file(files: Files, settings: Settings, *, min_spots: int) -> None:
     get_method(settings.method)
     get_estimator(settings.estimator)
 
-    adata = read_h5ad(files.source)
+    adata = _read(files, form, settings.groupby)
     if old := drop_results(adata):
         complain("note", f"{files.source} holds earlier results, which are replaced: {', '.join(old)}.")
     settings = replace(settings, null=_null(adata, settings.null))
@@ -76,6 +86,13 @@ def run_file(files: Files, settings: Settings, *, min_spots: int) -> None:
     if files.pictures is not None:
         written += pictures(adata, files.pictures, groupby=settings.groupby)
     say("written: " + ", ".join(map(str, written)))
+
+
+def _read(files: Files, form: Form, groupby: str) -> AnnData:
+    adata = io.read(files.source, kind=form.kind, table=form.table, bin_size=form.bin_size)
+    if files.annotation is not None:
+        io.read_annotation(adata, files.annotation, key=groupby)
+    return adata
 
 
 def seen_in(adata: AnnData, layer: str | None, min_spots: int) -> np.ndarray:

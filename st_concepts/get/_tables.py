@@ -8,7 +8,7 @@ from anndata import AnnData
 
 from st_concepts._keys import KEYS
 from st_concepts.concepts import read_concepts
-from st_concepts.tl._common import scores
+from st_concepts.concepts._stream import scores
 
 _FIELDS = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
 # tables in varm, genes x concepts, that stand beside the ranking

@@ -7,7 +7,7 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts.concepts import ConceptSet, Membership, from_labels
-from st_concepts.tl._common import membership
+from st_concepts.concepts._stream import membership
 
 INSIDE, OUTSIDE = "#d55e00", "#0072b2"
 # Okabe & Ito; distinct in the three common kinds of colour blindness

@@ -14,13 +14,13 @@ from anndata import AnnData
 
 from st_concepts._keys import KEYS
 from st_concepts.concepts import ConceptSet, read_concepts
+from st_concepts.concepts._stream import informative
 from st_concepts.get import concept_scores
 from st_concepts.get import markers as get_markers
 from st_concepts.io._rows import iter_rows
 from st_concepts.models._validate import count_matrix
 from st_concepts.pl._finish import finish
 from st_concepts.pl._groups import colors_of, members_of, one_group, palette
-from st_concepts.tl._common import informative
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
