@@ -20,9 +20,10 @@ OUT = Path("build/benchmarks")
 
 @dataclass
 class Measured:
-    """Seconds that a block took and mebibytes by which resident memory rose at its peak (`None`: not measurable)."""
+    """Seconds of a block, of processor time too, and mebibytes by which memory rose at its peak."""
 
     seconds: float = float("nan")
+    cpu_seconds: float = float("nan")
     peak_mib: float | None = None
 
 
@@ -35,9 +36,9 @@ def measured() -> Iterator[Measured]:
     """
     result = Measured()
     before = _reset_peak()
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     yield result
-    result.seconds = time.perf_counter() - start
+    result.seconds, result.cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
     after = _status("VmHWM")
     if before is not None and after is not None:
         result.peak_mib = max(0.0, (after - before) / 1024)

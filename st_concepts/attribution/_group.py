@@ -27,7 +27,7 @@ def group_attributions(
     references: FeatureMatrix | Sequence[FeatureMatrix] | None = None,
     options: Options | None = None,
     dtype: torch.dtype = torch.float32,
-    chunk_size: int = 2048,
+    chunk_size: int = 4096,
 ) -> GroupAttribution:
     """Mean attribution of each gene over each group of spots.
 
@@ -58,7 +58,7 @@ def group_attributions(
     dtype
         ``torch.float32`` or ``torch.float64``.
     chunk_size
-        Spots that run through the encoder together.
+        Spots that run through the encoder together, at most.
 
     Returns
     -------
@@ -150,7 +150,7 @@ class _Totals:
     def add(self, batch: Batch, chunk_size: int) -> None:
         """Add the spots of a batch."""
         run = self.run
-        size = chunk_size if self.method.name != "smoothgrad" else run.noise_rows(self.options, chunk_size)
+        size = run.rows(self.method, self.options, chunk_size)
         for first in range(0, batch.features.shape[0], size):
             rows = slice(first, first + size)
             features, weights = batch.features[rows], batch.weights[rows]

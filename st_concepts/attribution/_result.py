@@ -33,7 +33,7 @@ class Batch(NamedTuple):
 
 
 def iter_batches(
-    features: FeatureMatrix, weights: np.ndarray, codes: np.ndarray | None = None, *, batch_size: int = 2048
+    features: FeatureMatrix, weights: np.ndarray, codes: np.ndarray | None = None, *, batch_size: int = 4096
 ) -> Iterator[Batch]:
     """Cut features that are in memory into batches; spots without weight in any group are left out.
 

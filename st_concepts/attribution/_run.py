@@ -18,6 +18,8 @@ from st_concepts.models._encoder import Encoder, FeatureMatrix
 
 # numbers that smoothgrad may draw at a time
 MAX_DRAWS = 8_000_000
+# pre-activations held at a time; without a linear first layer these are dense features
+_MAX_HIDDEN = 16_000_000
 
 
 def sparse_product(matrix: sp.csr_matrix, dense: np.ndarray) -> np.ndarray:
@@ -203,9 +205,12 @@ class Runner:
         values, vectors = np.linalg.eigh(weight @ weight.T)
         return (vectors * np.sqrt(np.clip(values, 0, None))).astype(self.numpy_dtype)
 
-    def noise_rows(self, options: Options, at_most: int) -> int:
-        """Spots whose noise may be drawn together."""
-        return int(np.clip(MAX_DRAWS // (options.n_samples * self.n_hidden), 1, at_most))
+    def rows(self, method: Method, options: Options, at_most: int) -> int:
+        """Spots that may run together within the memory that is meant for them."""
+        fit = _MAX_HIDDEN // self.n_hidden
+        if method.name == "smoothgrad":
+            fit = MAX_DRAWS // (options.n_samples * self.n_hidden)
+        return int(np.clip(fit, 1, at_most))
 
     def draws(self, method: Method, options: Options) -> Callable[[int], np.ndarray | None]:
         """Function that gives the random numbers of the next ``n`` spots, the same however the spots are batched.

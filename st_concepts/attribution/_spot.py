@@ -64,7 +64,7 @@ def spot_attributions(
     references: FeatureMatrix | None = None,
     options: Options | None = None,
     dtype: torch.dtype = torch.float32,
-    chunk_size: int = 2048,
+    chunk_size: int = 4096,
 ) -> SpotAttribution:
     """Attribution of chosen genes in every spot to one concept.
 
@@ -91,7 +91,7 @@ def spot_attributions(
     dtype
         ``torch.float32`` or ``torch.float64``.
     chunk_size
-        Spots that run through the encoder together.
+        Spots that run through the encoder together, at most.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def spot_attributions(
         codes = check_codes(codes, features.shape[0], run.n_codes)
         genes = check_genes(genes, run.n_vars)
         spots = _Spots(run, record, options, vectors[0], genes, check_baseline(baseline, run.n_vars), references)
-        size = chunk_size if record.name != "smoothgrad" else run.noise_rows(options, chunk_size)
+        size = run.rows(record, options, chunk_size)
         for first in range(0, features.shape[0], size):
             rows = slice(first, first + size)
             spots.add(features[rows], None if codes is None else codes[rows])
