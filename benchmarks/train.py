@@ -131,6 +131,7 @@ def run_scvi(train: AnnData, held: AnnData, *, epochs: int, every: int, **option
             value = judge(pl_module.module)
             pl_module.module.train()
             curve.append({"epoch": epoch, "seconds": now - self.begin - self.away, "nll": value})
+            print(f"  scvi epoch {epoch}: {value:.1f} after {curve[-1]['seconds']:.1f} s", flush=True)
             self.away += time.perf_counter() - now
 
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
@@ -181,19 +182,19 @@ def step_flops(n_vars: int, batch: int, n_latent: int, n_hidden: int) -> float:
 def compare_section(replicate: int, epochs: int, every: int) -> list[dict[str, Any]]:
     """The real section: SpotVAE with both starts and scvi."""
     train, held = halves(section(replicate))
-    print(f"replicate {replicate}: {train.n_obs} spots x {train.n_vars} genes, half of the molecules held out")
-    return [
-        run_ours(train, held, init="svd", n_latent=15),
-        run_ours(train, held, init="svd", n_latent=10),
-        run_ours(train, held, init="random", n_latent=10),
-        run_scvi(train, held, epochs=epochs, every=every),
-    ]
+    print(f"replicate {replicate}: {train.n_obs} spots x {train.n_vars} genes, half the molecules held out", flush=True)
+    rows = []
+    for init, n_latent in (("svd", 15), ("svd", 10), ("random", 10)):
+        rows.append(run_ours(train, held, init=init, n_latent=n_latent))
+        print("  {model}, n_latent={n_latent}: {nll:.1f} in {seconds:.1f} s".format(**rows[-1]), flush=True)
+    return [*rows, run_scvi(train, held, epochs=epochs, every=every)]
 
 
 def compare_big(n_obs: int, n_vars: int, epochs: int, batch: int = 128) -> list[dict[str, Any]]:
     """Simulated: equal batch size, latent and hidden widths."""
     train, held = halves(simulate(n_obs, n_vars))
-    print(f"simulated: {n_obs} spots x {n_vars} genes, {train.X.nnz / n_obs / n_vars:.3f} nonzero in the half fitted")
+    density = train.X.nnz / n_obs / n_vars
+    print(f"simulated: {n_obs} spots x {n_vars} genes, {density:.3f} nonzero in the half fitted", flush=True)
     short = run_ours(train, held, init="svd", n_latent=10, batch_size=batch, max_epochs=1)
     full = run_ours(train, held, init="svd", n_latent=10, batch_size=batch, max_epochs=3)
     theirs = run_scvi(train, held, epochs=epochs, every=1, n_latent=10, n_hidden=128, batch_size=batch)
@@ -210,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--replicate", type=int, default=11, choices=(1, 2, 11))
     parser.add_argument("--epochs", type=int, default=200, help="epochs of scvi on the real section")
-    parser.add_argument("--every", type=int, default=10, help="epochs between two points of scvi's curve")
+    parser.add_argument("--every", type=int, default=20, help="epochs between two points of scvi's curve")
     parser.add_argument("--big", action="store_true", help="also the simulated comparison")
     parser.add_argument("--big-obs", type=int, default=20_000)
     parser.add_argument("--big-vars", type=int, default=5_000)

@@ -119,7 +119,7 @@ class SpotVAE(SpotEncoder):
         lr: float | None = None,
         weight_decay: float = 0.0,
         kl_weight: float = 1.0,
-        validation_fraction: float = 0.1,
+        validation_fraction: float = 0.05,
         patience: int = 5,
         min_delta: float = 1e-4,
         device: str | torch.device = "auto",
