@@ -16,6 +16,7 @@ class _Keys(NamedTuple):
     LATENT: str = "X_stc"
     SCORE: str = "concept_score"
     MEMBERS: str = "concept_members"
+    CROSS_FIT: str = "concept_score_crossfit"
     PATTERN: str = "concept_pattern"
     SPATIAL_SALIENCY: str = "spatial_saliency"
     # varm

@@ -106,15 +106,15 @@ def membership(adata: AnnData, concepts: ConceptSet) -> Membership:
     return from_scores(concepts.names, scores(adata, concepts).to_numpy())
 
 
-def scores(adata: AnnData, concepts: ConceptSet) -> pd.DataFrame:
-    """``obsm["concept_score"]`` of these concepts.
+def scores(adata: AnnData, concepts: ConceptSet, key: str | None = None) -> pd.DataFrame:
+    """``obsm[key]`` of these concepts, by default ``obsm["concept_score"]``.
 
     Raises
     ------
     KeyError
         Not there, or of other concepts.
     """
-    key = str(concepts.params.get("score_key") or KEYS.SCORE)
+    key = key or str(concepts.params.get("score_key") or KEYS.SCORE)
     if key not in adata.obsm:
         raise KeyError(f"adata.obsm[{key!r}] is missing: run stc.tl.concepts or stc.tl.score_concepts first.")
     frame = adata.obsm[key]

@@ -12,7 +12,7 @@ from st_concepts.concepts._stream import scores
 
 _FIELDS = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
 # tables in varm, genes x concepts, that stand beside the ranking
-_SHARES = ("pct_in", "pct_out")
+_SHARES = ("pct_in", "pct_out", "n_sections", "sign_consistency", "z_combined")
 
 
 def markers(adata: AnnData, concept: str | None = None, *, n: int | None = None, key: str = KEYS.RANK) -> pd.DataFrame:
@@ -33,7 +33,8 @@ def markers(adata: AnnData, concept: str | None = None, *, n: int | None = None,
     -------
     DataFrame, one row per gene (and concept), with ``names``, ``scores`` (the concept statistic), ``logfoldchanges``
     (log2), ``pvals``, ``pvals_adj`` and, where they are stored, ``pct_in`` and ``pct_out`` (share of spots in which the
-    gene is seen, 0 to 1) and ``saliency`` (signed, from ``varm["concept_saliency"]``, in units of the concept score).
+    gene is seen, 0 to 1), ``n_sections``, ``sign_consistency`` and ``z_combined`` (agreement of several sections) and
+    ``saliency`` (signed, from ``varm["concept_saliency"]``, in units of the concept score).
     With ``concept=None`` the first column is ``concept``.
 
     Raises

@@ -11,12 +11,19 @@ from anndata import AnnData
 
 from st_concepts._keys import KEYS
 from st_concepts.concepts import DOUBT_ABOVE, Membership, read_concepts
-from st_concepts.stats import AssociationResult, NullModel, association_test, moran_null, permutation_null
+from st_concepts.stats import (
+    AssociationResult,
+    NullModel,
+    association_by_section,
+    association_test,
+    moran_null,
+    permutation_null,
+)
 from st_concepts.tl._common import informative, membership, scores
 from st_concepts.tl._expression import expression, fraction_expressing, log_fold_changes
 from st_concepts.tl._target import TARGETS, choose_target, mixed
 
-TABLES = ("z", "pval", "pval_greater", "qval", "qval_all", "lfc", "pct_in", "pct_out")
+OPTIONAL_TABLES = ("pval_empirical", "z_combined", "n_sections", "sign_consistency")
 
 
 def rank_genes_concepts(
@@ -31,6 +38,7 @@ def rank_genes_concepts(
     graph_key: str | None = None,
     layer: str | None = None,
     concepts_key: str = KEYS.CONCEPTS,
+    score_key: str | None = None,
     saliency_key: str = KEYS.SALIENCY,
     key_added: str = KEYS.RANK,
     seed: int = 0,
@@ -70,6 +78,8 @@ def rank_genes_concepts(
         Layer with the counts; by default where the concepts were made from.
     concepts_key, saliency_key, key_added
         Where to read and write.
+    score_key
+        Entry of ``obsm`` with the scores; by default the one that ``stc.tl.concepts`` wrote. See ``stc.tl.cross_fit``.
     seed
         Seed of the null copies.
     copy
@@ -86,7 +96,9 @@ def rank_genes_concepts(
     ``varm["rank_genes_concepts_<table>"]``
         float64 DataFrames, genes x concepts: ``z``, ``pval``, ``pval_greater`` (one-sided: higher inside), ``qval``,
         ``qval_all`` (over all concepts), ``lfc``, ``pct_in``, ``pct_out`` (share of spots in which the gene is seen),
-        and ``pval_empirical`` where ``n_null > 0``.
+        and ``pval_empirical`` where ``n_null > 0``. With several sections also ``z_combined`` (Stouffer's z of the
+        sections tested apart), ``n_sections`` (in which the concept varies) and ``sign_consistency`` (share of them
+        that agree in sign with the combined z).
     ``obs["concept_group"]``
         Only for concepts that no column defines: the concept that each spot is inside of, for scanpy's plots.
 
@@ -119,7 +131,7 @@ def rank_genes_concepts(
     names, labels = [made.names[j] for j in chosen], [made.labels[j] for j in chosen]
     members = membership(adata, made)
     members = Membership(names, members.members[:, chosen])
-    score = scores(adata, made).to_numpy(dtype=np.float64)[:, chosen]
+    score = scores(adata, made, score_key).to_numpy(dtype=np.float64)[:, chosen]
     saliency = _saliency(adata, saliency_key, labels) if method == "saliency" else None
     model_null = _null(adata, null, section_key, graph_key)
 
@@ -140,13 +152,16 @@ def rank_genes_concepts(
     # how much of the score each target holds: a gene's own part of it is taken out of its test
     held = {"score": np.ones(len(names)), "both": 0.5 / np.nanstd(score, axis=0), "label": np.zeros(len(names))}
     own = np.array([held[t][j] for j, t in enumerate(targets)])
+    y = np.stack([candidates[t][:, j] for j, t in enumerate(targets)], axis=1)
+    own_weights = None if gradient is None else gradient * own
+    sections = _sections(adata, section_key)
     tested = association_test(
         x,
-        np.stack([candidates[t][:, j] for j, t in enumerate(targets)], axis=1),
+        y,
         model_null if model_null is not None else "none",
-        sections=_sections(adata, section_key) if model_null is None else None,
+        sections=sections if model_null is None else None,
         n_null=n_null,
-        own_weights=None if gradient is None else gradient * own,
+        own_weights=own_weights,
         seed=seed,
     )
     statistic = tested.correlation if saliency is None else saliency
@@ -165,6 +180,13 @@ def rank_genes_concepts(
     }
     if tested.pval_empirical is not None:
         tables["pval_empirical"] = tested.pval_empirical
+    if sections is not None and model_null is not None and len(set(sections)) > 1:
+        _, agreed = association_by_section(x, y, model_null, own_weights=own_weights)
+        tables |= {
+            "z_combined": agreed.z,
+            "n_sections": agreed.n_sections.astype(np.float64),
+            "sign_consistency": agreed.sign_consistency,
+        }
     groupby = made.params.get("groupby") or KEYS.GROUP
     params: dict[str, Any] = {
         "groupby": groupby,
@@ -186,6 +208,9 @@ def rank_genes_concepts(
 
     out = adata.copy() if copy else adata
     out.uns[key_added] = ranked
+    for name in OPTIONAL_TABLES:  # of an earlier ranking, which they would outlive
+        if f"{key_added}_{name}" in out.varm:
+            del out.varm[f"{key_added}_{name}"]
     for name, values in tables.items():
         out.varm[f"{key_added}_{name}"] = pd.DataFrame(values, index=adata.var_names, columns=labels)
     if groupby == KEYS.GROUP:
