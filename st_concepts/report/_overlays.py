@@ -1,0 +1,223 @@
+"""What can be drawn on the tissue: layers, concept scores, expression, saliency maps, doubt about labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from st_concepts import get
+from st_concepts._keys import KEYS, saliency_layer
+from st_concepts.concepts import ConceptSet
+from st_concepts.pl._groups import colors_of
+from st_concepts.report import _pack
+from st_concepts.tl._expression import expression
+
+_LONGEST = 1400  # pixels of an embedded image
+_MARGIN = 0.06
+_MOST_CATEGORIES = 20
+_MOST_COLUMNS = 6
+
+
+def top_genes(adata: AnnData, made: ConceptSet, n: int) -> dict[str, list[str]]:
+    """Per concept, by true name: the ``n`` best markers, then the ``n`` most salient genes that are not among them."""
+    out: dict[str, list[str]] = {}
+    for name, label in zip(made.names, made.labels, strict=True):
+        genes: list[str] = []
+        if KEYS.RANK in adata.uns and name in adata.uns[KEYS.RANK]["names"].dtype.names:
+            genes += get.markers(adata, name, n=n)["names"].astype(str).tolist()
+        if KEYS.SALIENCY in adata.varm and label in adata.varm[KEYS.SALIENCY]:
+            genes += adata.varm[KEYS.SALIENCY][label].nlargest(n).index.astype(str).tolist()
+        layer = saliency_layer(label)
+        if layer in adata.layers:
+            filled = np.asarray(abs(sp.csr_matrix(adata.layers[layer])).sum(0)).ravel()
+            mapped = np.argsort(-filled, kind="stable")[: min(n, int((filled > 0).sum()))]
+            genes += adata.var_names[mapped].astype(str).tolist()
+        out[name] = list(dict.fromkeys(genes))
+    return out
+
+
+def collect(adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], rows: np.ndarray) -> list[dict[str, Any]]:
+    """Overlays of the spots ``rows``; each says how it is to be coloured."""
+    found = _columns(adata, made, rows)
+    scores = get.concept_scores(adata)
+    for name in made.names:
+        values = scores[name].to_numpy(dtype=np.float64)
+        found.append(
+            _measured("score", name, "", values[rows], "RdBu", _end(values), "concept score (standard deviations)")
+        )
+    if KEYS.DISAGREEMENT in adata.obs:
+        doubt = adata.obs[KEYS.DISAGREEMENT].to_numpy(dtype=np.float64)
+        found.append(_measured("doubt", "", "", doubt[rows], "viridis", None, "doubt about the label", span=(0.0, 1.0)))
+    found += _expression(adata, made, genes, rows)
+    found += _saliency(adata, made, genes, rows)
+    return found
+
+
+def _columns(adata: AnnData, made: ConceptSet, rows: np.ndarray) -> list[dict[str, Any]]:
+    """Annotated layers: the column that the concepts were made of, and others with few categories."""
+    groupby = str(made.params.get("groupby") or "")
+    names = [groupby] if groupby in adata.obs else []
+    for name in adata.obs.columns:
+        column = adata.obs[name]
+        if (
+            name not in names
+            and isinstance(column.dtype, pd.CategoricalDtype)
+            and 2 <= len(column.cat.categories) <= 20
+        ):
+            names.append(name)
+    out = []
+    for name in names[:_MOST_COLUMNS]:
+        column = adata.obs[name].astype("category")
+        categories = [str(c) for c in column.cat.categories]
+        colors = colors_of(adata, name)
+        out.append(
+            {
+                "kind": "layers",
+                "concept": "",
+                "gene": str(name),
+                "unit": str(name),
+                "categories": categories,
+                "colors": [colors[c] for c in categories],
+                "codes": _pack.codes(column.cat.codes.to_numpy()[rows]),
+            }
+        )
+    return out
+
+
+def _expression(
+    adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], rows: np.ndarray
+) -> list[dict[str, Any]]:
+    wanted = list(dict.fromkeys(g for names in genes.values() for g in names))
+    at = adata.var_names.astype(str).get_indexer(wanted)
+    try:
+        x, _ = expression(adata, str(made.params.get("layer") or "") or None, float(made.params["target_sum"]))
+    except (KeyError, ValueError):
+        return []  # a result without its counts still has scores and tables
+    columns = sp.csc_matrix(x)[:, at]
+    return [
+        _measured(
+            "expression",
+            "",
+            gene,
+            columns[:, [j]].toarray().ravel()[rows],
+            "viridis",
+            None,
+            "log-normalised expression",
+        )
+        for j, gene in enumerate(wanted)
+    ]
+
+
+def _saliency(adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], rows: np.ndarray) -> list[dict[str, Any]]:
+    out = []
+    for name, label in zip(made.names, made.labels, strict=True):
+        layer = saliency_layer(label)
+        if layer not in adata.layers:
+            continue
+        map_ = sp.csc_matrix(adata.layers[layer])
+        for gene in genes[name]:
+            values = map_[:, [adata.var_names.get_loc(gene)]].toarray().ravel()
+            if values.any():
+                out.append(
+                    _measured(
+                        "saliency", name, gene, values[rows], "PuOr", _end(values), "saliency (units of the score)"
+                    )
+                )
+    return out
+
+
+def _measured(
+    kind: str,
+    concept: str,
+    gene: str,
+    values: np.ndarray,
+    colors: str,
+    end: float | None,
+    unit: str,
+    *,
+    span: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    # there are many genes, and a colour tells no more than 8 bits
+    packed = _pack.numbers(values, bits=8 if gene else 16)
+    if end is not None:
+        span = (-end, end)
+    return {
+        "kind": kind,
+        "concept": concept,
+        "gene": gene,
+        "unit": unit,
+        "scale": colors,
+        "limits": list(span or (packed["low"], packed["high"])),
+        "values": packed,
+    }
+
+
+def _end(values: np.ndarray) -> float:
+    """End of a symmetric colour scale; one extreme spot must not bleach the rest."""
+    drawn = np.abs(values[np.isfinite(values) & (values != 0)])
+    return float(np.percentile(drawn, 99)) if drawn.size else 1.0
+
+
+def sections(adata: AnnData, rows: np.ndarray) -> list[dict[str, Any]]:
+    """Where the spots of ``rows`` are, section by section, with the image under them where there is one."""
+    from st_concepts.pl._spatial import _libraries
+
+    if KEYS.SPATIAL not in adata.obsm:
+        return []
+    coords = np.asarray(adata.obsm[KEYS.SPATIAL], dtype=np.float64)[:, :2]
+    chosen = np.zeros(adata.n_obs, dtype=bool)
+    chosen[rows] = True
+    out = []
+    for library, of_section in _libraries(adata, None):
+        here = of_section & chosen
+        if not here.any():
+            continue
+        xy = coords[here]
+        low, high = xy.min(0), xy.max(0)
+        margin = _MARGIN * max(*(high - low), 1e-9)
+        section: dict[str, Any] = {
+            "name": library or "",
+            # positions within the spots that are drawn
+            "spots": np.flatnonzero(here[rows]).tolist(),
+            "x": _pack.numbers(xy[:, 0]),
+            "y": _pack.numbers(xy[:, 1]),
+            "box": [*(low - margin).tolist(), *(high + margin).tolist()],
+            "image": None,
+            "diameter": _pitch(xy) * 0.9,
+        }
+        if library is not None:
+            section |= _image(adata.uns[KEYS.SPATIAL][library], section["box"])
+        out.append(section)
+    return out
+
+
+def _pitch(xy: np.ndarray) -> float:
+    from scipy.spatial import cKDTree
+
+    if len(xy) < 2:
+        return 1.0
+    near = cKDTree(xy).query(xy, k=2)[0][:, 1]
+    return float(np.median(near)) or 1.0
+
+
+def _image(stored: dict[str, Any], box: list[float]) -> dict[str, Any]:
+    """The part of the image that has spots."""
+    images, factors = stored["images"], stored.get("scalefactors", {})
+    key = "hires" if "hires" in images else next(iter(images))
+    pixels, factor = np.asarray(images[key]), float(factors.get(f"tissue_{key}_scalef", 1.0))
+    height, width = pixels.shape[:2]
+    x0, y0 = (int(np.clip(np.floor(v * factor), 0, n - 1)) for v, n in zip(box[:2], (width, height), strict=True))
+    x1, y1 = (int(np.clip(np.ceil(v * factor), 1, n)) for v, n in zip(box[2:], (width, height), strict=True))
+    if x1 <= x0 or y1 <= y0:
+        return {}
+    out: dict[str, Any] = {
+        "image": _pack.jpeg(pixels[y0:y1, x0:x1], _LONGEST),
+        "image_box": [x0 / factor, y0 / factor, x1 / factor, y1 / factor],
+    }
+    if "spot_diameter_fullres" in factors:
+        out["diameter"] = float(factors["spot_diameter_fullres"]) * 1.2
+    return out

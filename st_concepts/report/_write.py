@@ -1,0 +1,224 @@
+"""`stc.report.write`: everything into one file."""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+import os
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+
+from st_concepts._keys import KEYS, saliency_layer
+from st_concepts.concepts import ConceptSet, read_concepts
+from st_concepts.pl._groups import INSIDE, OUTSIDE
+from st_concepts.report import _overlays, _pack, _tables
+
+_SVG_SPOTS = 20_000  # drawn one by one, sharp in print; more need the graphics card
+_SCALES = {"RdBu": "RdBu_r", "PuOr": "PuOr_r", "viridis": "viridis"}
+
+
+def write(
+    adata: AnnData,
+    path: str | PathLike[str],
+    *,
+    model: Any = None,
+    title: str | None = None,
+    n_genes: int = 10,
+    n_rows: int = 200,
+    max_spots: int = 50_000,
+    seed: int = 0,
+) -> None:
+    """Write a result as one self-contained HTML file, to open offline or to mail.
+
+    The tissue with its image and an overlay that the reader chooses (layers, concept scores, expression, saliency),
+    score histograms, marker tables to sort, search and download, doubtful labels, parameters, versions, fingerprint of
+    the data and what to cite. The file loads nothing from elsewhere.
+
+    Parameters
+    ----------
+    adata
+        Result of `st_concepts.tl.concepts`; what the other functions of `st_concepts.tl` wrote is shown too. Only read.
+    path
+        File to write, ``.html``.
+    model
+        The model behind the concepts: saliency maps of all top genes are then computed for the report. Without it those
+        are shown that `st_concepts.tl.saliency_map` left in ``adata.layers``.
+    title
+        Heading; by default the sections.
+    n_genes
+        Top markers and most salient genes of each concept that can be drawn.
+    n_rows
+        Genes of each concept in the marker table.
+    max_spots
+        Spots that are drawn; of more, a random part.
+    seed
+        Of that part.
+
+    Raises
+    ------
+    KeyError
+        No concepts in ``adata``.
+    ImportError
+        ``pip install 'st_concepts[report]'`` is needed.
+    ValueError
+        ``path`` does not end in ``.html``; a count is below 1; the model is not that of the concepts.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import st_concepts as stc
+    >>> adata = stc.datasets.simulated_bulb(n_obs=200, n_vars=150, seed=0)
+    >>> model = stc.SpotVAE(adata, n_latent=5).fit(max_epochs=0, progress=False)
+    >>> stc.tl.concepts(adata, model, groupby="layer")
+    >>> stc.tl.rank_genes_concepts(adata, n_null=0)
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "report.html"
+    >>> stc.report.write(adata, path, model=model)
+    >>> path.stat().st_size < 10e6
+    True
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{path} must end in .html.")
+    if min(n_genes, n_rows, max_spots) < 1:
+        raise ValueError("n_genes, n_rows and max_spots must be at least 1.")
+    made = read_concepts(adata)
+    libraries = _libraries()
+    genes = _overlays.top_genes(adata, made, n_genes)
+    if model is not None:
+        adata = _with_maps(adata, model, made, genes)
+    rows = np.arange(adata.n_obs)
+    if adata.n_obs > max_spots:
+        rows = np.sort(np.random.default_rng(seed).choice(adata.n_obs, max_spots, replace=False))
+    page = _page(adata, made, genes, rows, libraries, title=title, n_rows=n_rows)
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _page(
+    adata: AnnData,
+    made: ConceptSet,
+    genes: dict[str, list[str]],
+    rows: np.ndarray,
+    libraries: dict[str, str],
+    *,
+    title: str | None,
+    n_rows: int,
+) -> str:
+    import jinja2
+
+    table = _tables.markers(adata, made, n_rows)
+    doubtful = _tables.doubtful(adata, made, n_rows)
+    layer = str(made.params.get("layer") or "") or None
+    sections = _overlays.sections(adata, rows)
+    data = {
+        "spots": adata.obs_names[rows].astype(str).tolist(),
+        "sections": sections,
+        "overlays": _overlays.collect(adata, made, genes, rows),
+        "concepts": made.names,
+        "genes": genes,
+        "histograms": _tables.histograms(adata, made),
+        "markers": table,
+        "doubtful": doubtful,
+        "scales": {name: _scale(cmap) for name, cmap in _SCALES.items()},
+        "inside": INSIDE,
+        "outside": OUTSIDE,
+        "webgl": len(rows) > _SVG_SPOTS,
+    }
+    own = importlib.resources.files("st_concepts.report")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        (own / "template.html").read_text(encoding="utf-8")
+    )
+    names = [s["name"] for s in sections if s["name"]]
+    return template.render(
+        title=title or (", ".join(names) if names else "Concepts of tissue layers"),
+        n_obs=adata.n_obs,
+        n_vars=adata.n_vars,
+        groupby=str(made.params.get("groupby") or ""),
+        concepts=made.names,
+        n_drawn=len(rows),
+        written=datetime.now(UTC).strftime("%Y-%m-%d"),
+        table=table,
+        top=_top(table, 12),
+        doubtful=doubtful,
+        settings=_tables.settings(adata, made),
+        versions=_tables.versions(),
+        fingerprint=_tables.fingerprint(adata, layer),
+        citations=_tables.citations(adata),
+        webgl=data["webgl"],
+        has_saliency=any(o["kind"] == "saliency" for o in data["overlays"]),
+        css=(own / "style.css").read_text(encoding="utf-8"),
+        js=(own / "page.js").read_text(encoding="utf-8"),
+        data=_pack.json_for_script(data),
+        **libraries,
+    )
+
+
+def _libraries() -> dict[str, str]:
+    """The drawing and table libraries, from the packages that bring them."""
+    try:
+        import itables
+        import jinja2  # noqa: F401
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise ImportError(f"The report needs {error.name}: pip install 'st_concepts[report]'.") from error
+    files = importlib.resources.files(itables) / "html"
+    return {
+        "plotly": get_plotlyjs(),
+        "table_css": (files / "dt_bundle.css").read_text(encoding="utf-8"),
+        # a module can be imported from an address only, so it travels as one
+        "table_js": base64.b64encode((files / "dt_bundle.js").read_bytes()).decode("ascii"),
+    }
+
+
+def _with_maps(adata: AnnData, model: Any, made: ConceptSet, genes: dict[str, list[str]]) -> AnnData:
+    """``adata`` with the saliency maps of all top genes, in layers of its own; the one given is not touched."""
+    from st_concepts import tl
+
+    light = AnnData(
+        adata.X,
+        obs=adata.obs.copy(),
+        var=adata.var.copy(),
+        uns=dict(adata.uns),
+        obsm=dict(adata.obsm),
+        varm=dict(adata.varm),
+        layers=dict(adata.layers),
+    )
+    method = adata.uns.get(KEYS.SALIENCY, {})
+    method = str(method.get("params", method).get("method", "integrated_gradients"))
+    for name, label in zip(made.names, made.labels, strict=True):
+        if genes[name]:
+            tl.saliency_map(
+                light, model, concept=name, genes=genes[name], method=method, key_added=saliency_layer(label)
+            )
+    return light
+
+
+def _scale(cmap: str) -> list[list[Any]]:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    at = np.linspace(0, 1, 17)
+    return [[float(v), to_hex(c)] for v, c in zip(at, colormaps[cmap](at), strict=True)]
+
+
+def _top(table: dict[str, Any] | None, n: int) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The best genes of each concept, for print and for readers without scripts."""
+    if table is None:
+        return []
+    names = [c["name"] for c in table["columns"]]
+    out: dict[str, list[dict[str, Any]]] = {}
+    for row in table["rows"]:
+        record = dict(zip(names, row, strict=True))
+        if record["rank"] <= n:
+            out.setdefault(record["concept"], []).append(record)
+    return list(out.items())

@@ -1,0 +1,276 @@
+"""What the report holds, that text from the data is text, and what is refused. How it behaves is in test_chromium."""
+
+from __future__ import annotations
+
+import base64
+import html.parser
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import st_concepts as stc
+from st_concepts import report
+from st_concepts.report import _pack, _tables
+
+pytest.importorskip("plotly", reason="the extra [report] is not installed")
+pytest.importorskip("itables", reason="the extra [report] is not installed")
+
+EVIL_GENE, EVIL_LAYER, EVIL_SPOT = "<script>alert(1)</script>", "<img src=x onerror=alert(2)>", "</title><b>&amp;"
+
+
+def analysed(adata: AnnData) -> stc.SpotVAE:
+    model = stc.SpotVAE(adata, n_latent=5, seed=0).fit(max_epochs=0, progress=False)
+    stc.tl.concepts(adata, model, groupby="layer")
+    stc.tl.saliency(adata, model)
+    stc.tl.rank_genes_concepts(adata, n_null=0, null="moran" if adata.n_obs < 1000 else "none")
+    return model
+
+
+@pytest.fixture
+def result(simulated: AnnData) -> tuple[AnnData, stc.SpotVAE]:
+    return simulated, analysed(simulated)
+
+
+class Page(html.parser.HTMLParser):
+    """Elements of a page, and the text of scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: dict[str, str] = {}
+        self.text = ""
+        self._script: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self._script = dict(attrs).get("id") or ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "script":
+            self._script = None
+
+    def handle_data(self, data: str) -> None:
+        if self._script is None:
+            self.text += data
+        else:
+            self.scripts[self._script] = self.scripts.get(self._script, "") + data
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return json.loads(self.scripts["data"])
+
+
+def page_of(adata: AnnData, path: Path, **kwargs: Any) -> Page:
+    report.write(adata, path, **kwargs)
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def unpack(packed: dict[str, Any]) -> np.ndarray:
+    """As the page does it."""
+    bits = packed["bits"]
+    steps = np.frombuffer(base64.b64decode(packed["b64"]), dtype=f"<u{bits // 8}").astype(float)
+    values = packed["low"] + (packed["high"] - packed["low"]) * steps / (2**bits - 2)
+    return np.where(steps == 2**bits - 1, np.nan, values)
+
+
+@given(
+    hnp.arrays(np.float64, st.integers(0, 40), elements=st.floats(-1e6, 1e6) | st.just(np.nan)),
+    st.sampled_from([8, 16]),
+)
+def test_numbers_come_back(values: np.ndarray, bits: int) -> None:
+    packed = _pack.numbers(values, bits)
+    back = unpack(packed)
+    np.testing.assert_array_equal(np.isnan(back), np.isnan(values))
+    step = (packed["high"] - packed["low"]) / (2**bits - 2)
+    np.testing.assert_allclose(back, values, atol=0.5001 * step + 1e-9)
+
+
+def test_contents(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
+    adata, model = result
+    before = adata.copy()
+    page = page_of(adata, tmp_path / "a.html", model=model, n_genes=4, n_rows=30)
+    assert list(adata.layers) == list(before.layers)
+    assert set(adata.uns) == set(before.uns)
+    data = page.data
+    assert data["spots"] == adata.obs_names.tolist()
+    scores = {o["concept"]: o for o in data["overlays"] if o["kind"] == "score"}
+    truth = stc.get.concept_scores(adata)
+    assert list(scores) == list(truth.columns)
+    for name, overlay in scores.items():
+        np.testing.assert_allclose(unpack(overlay["values"]), truth[name], atol=1e-3)
+    # every gene that can be chosen has an expression, and a saliency for its layer
+    import scanpy as sc
+
+    normal = adata.copy()
+    target = float(adata.uns["concepts"]["params"]["target_sum"])
+    sc.pp.normalize_total(normal, target_sum=target)
+    sc.pp.log1p(normal)
+    maps = {(o["concept"], o["gene"]): o for o in data["overlays"] if o["kind"] == "saliency"}
+    for overlay in data["overlays"]:
+        if overlay["kind"] == "expression":
+            expected = normal[:, overlay["gene"]].X.toarray().ravel()
+            np.testing.assert_allclose(unpack(overlay["values"]), expected, atol=0.003 * expected.max())
+    for concept, genes in data["genes"].items():
+        assert len(genes) >= 4
+        assert {g for c, g in maps if c == concept} == set(genes)
+    fresh = adata.copy()
+    gene = data["genes"]["GCL"][0]
+    stc.tl.saliency_map(fresh, model, concept="GCL", genes=[gene])
+    expected = fresh.layers["concept_saliency_GCL"][:, [fresh.var_names.get_loc(gene)]].toarray().ravel()
+    np.testing.assert_allclose(unpack(maps["GCL", gene]["values"]), expected, atol=0.005 * np.ptp(expected))
+    # tables
+    columns = [c["name"] for c in data["markers"]["columns"]]
+    table = pd.DataFrame(data["markers"]["rows"], columns=columns)
+    assert table.groupby("concept").size().unique().tolist() == [30]
+    assert table.query("concept == 'GCL'")["names"].tolist() == stc.get.markers(adata, "GCL", n=30)["names"].tolist()
+    assert {"scores", "logfoldchanges", "pvals", "pvals_adj", "saliency"} <= set(columns)
+    for text in ("Brocki", "arXiv:1910.13140", "Moran", stc.__version__, adata.uns["concepts"]["model"]):
+        assert text in page.text
+    assert _tables.fingerprint(adata, None) in page.text
+
+
+def test_nothing_is_loaded_from_elsewhere(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
+    page = page_of(result[0], tmp_path / "a.html")
+    for tag, attributes in page.tags:
+        if tag != "a":
+            for name in ("src", "href"):
+                assert (attributes.get(name) or "data:").startswith("data:"), (tag, attributes)
+    policy = next(a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv"))
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+def evil(adata: AnnData) -> AnnData:
+    """Markup for names, in every place that a name can be."""
+    best = stc.get.markers(adata, "GCL", n=1)["names"][0] if "rank_genes_concepts" in adata.uns else adata.var_names[0]
+    adata.var_names = [EVIL_GENE if name == best else name for name in adata.var_names]
+    adata.obs["layer"] = adata.obs["layer"].cat.rename_categories({"GCL": EVIL_LAYER, "MCL": "L2/3"})
+    adata.obs_names = [EVIL_SPOT, *adata.obs_names[1:]]
+    return adata
+
+
+def test_text_from_the_data_is_escaped(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
+    adata = evil(result[0])
+    for key in ("concepts", "rank_genes_concepts", "concept_saliency"):
+        adata.uns.pop(key, None)
+    model = analysed(adata)
+    text_path = tmp_path / "a.html"
+    page = page_of(adata, text_path, model=model, title="<i>title</i>")
+    raw = text_path.read_text(encoding="utf-8")
+    for bad in (EVIL_GENE, EVIL_LAYER, EVIL_SPOT, "<i>title"):
+        assert bad not in raw
+    assert not [t for t, a in page.tags if t in ("img", "b", "i")]
+    assert len([t for t, _ in page.tags if t == "script"]) == 4
+    assert EVIL_LAYER in page.text
+    assert EVIL_GENE in page.data["genes"][EVIL_LAYER]
+    assert page.data["spots"][0] == EVIL_SPOT
+    assert "<i>title</i>" in page.text
+
+
+def test_with_less(simulated: AnnData, tmp_path: Path) -> None:
+    """Concepts alone will do: no ranking, no saliency, no coordinates, no counts."""
+    model = stc.SpotVAE(simulated, n_latent=5, seed=0).fit(max_epochs=0, progress=False)
+    with pytest.raises(KeyError, match=r"run stc\.tl\.concepts"):
+        report.write(simulated, tmp_path / "a.html")
+    stc.tl.concepts(simulated, model, groupby="layer")
+    page = page_of(simulated, tmp_path / "a.html")
+    assert page.data["markers"] is None
+    assert "run stc.tl.rank_genes_concepts(adata) first" in page.text
+    del simulated.obsm["spatial"]
+    simulated.X = simulated.X * 0.5
+    page = page_of(simulated, tmp_path / "a.html")
+    assert page.data["sections"] == []
+    assert {o["kind"] for o in page.data["overlays"]} <= {"layers", "score", "doubt"}
+
+
+def test_many_spots_and_sections(tmp_path: Path) -> None:
+    adata = stc.datasets.simulated_bulb(n_obs=400, n_vars=150, n_markers=5, n_sections=2, seed=0)
+    analysed(adata)
+    for name in adata.obs["section"].cat.categories:
+        adata.uns.setdefault("spatial", {})[name] = {
+            "images": {"hires": np.full((30, 60, 3), 200, dtype=np.uint8)},
+            "scalefactors": {"tissue_hires_scalef": 1.0, "spot_diameter_fullres": 0.6},
+        }
+    page = page_of(adata, tmp_path / "a.html", max_spots=150)
+    data = page.data
+    assert [s["name"] for s in data["sections"]] == adata.obs["section"].cat.categories.tolist()
+    at = np.concatenate([s["spots"] for s in data["sections"]])
+    assert sorted(at) == list(range(150))
+    for section in data["sections"]:
+        names = [data["spots"][i] for i in section["spots"]]
+        assert (adata.obs.loc[names, "section"] == section["name"]).all()
+        truth = adata[names].obsm["spatial"]
+        np.testing.assert_allclose(np.column_stack([unpack(section["x"]), unpack(section["y"])]), truth, atol=1e-3)
+    assert "150 of 400" in page.text
+    assert report.write(adata, tmp_path / "b.html", max_spots=150) is None
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_doubtful_labels(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
+    adata, _ = result
+    doubt = np.zeros(adata.n_obs, dtype=np.float32)
+    doubt[[3, 7]] = [0.7, 0.9]
+    doubt[10] = np.nan
+    adata.obs["concept_disagreement"] = doubt
+    data = page_of(adata, tmp_path / "a.html").data
+    assert [row[0] for row in data["doubtful"]["rows"]] == adata.obs_names[[7, 3]].tolist()
+    assert all(row[1] == adata.obs.loc[row[0], "layer"] != row[2] for row in data["doubtful"]["rows"])
+    assert data["doubtful"]["n_labelled"] == adata.n_obs - 1
+
+
+def test_fingerprint(simulated: AnnData) -> None:
+    import scipy.sparse as sp
+
+    first = _tables.fingerprint(simulated, None)
+    assert re.fullmatch("[0-9a-f]{64}", first)
+    other = simulated.copy()
+    other.X = sp.csc_matrix(simulated.X.astype(np.int32))
+    assert _tables.fingerprint(other, None) == first
+    other.X = simulated.X.toarray()
+    assert _tables.fingerprint(other, None) == first
+    other.X[0, 0] += 1
+    assert _tables.fingerprint(other, None) != first
+    assert _tables.fingerprint(simulated[::-1].copy(), None) != first
+
+
+def test_refuses(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
+    adata, model = result
+    with pytest.raises(ValueError, match=r"must end in \.html"):
+        report.write(adata, tmp_path / "a.pdf")
+    with pytest.raises(ValueError, match="at least 1"):
+        report.write(adata, tmp_path / "a.html", n_genes=0)
+    other = stc.SpotVAE(adata, n_latent=4, seed=1).fit(max_epochs=0, progress=False)
+    with pytest.raises(ValueError, match=f"{model.fingerprint}.*{other.fingerprint}"):
+        report.write(adata, tmp_path / "a.html", model=other)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_size_of_5000_spots(tmp_path: Path) -> None:
+    adata = stc.datasets.simulated_bulb(n_obs=5000, n_vars=300, n_markers=20, seed=0)
+    model = analysed(adata)
+    # as unruly as histology: noise of all sizes
+    rng = np.random.default_rng(0)
+    noise = sum(np.kron(rng.integers(0, 40, (2000 // k, 2000 // k, 3)), np.ones((k, k, 1))) for k in (1, 4, 10, 50))
+    section = adata.obs["section"].iloc[0]
+    factor = 2000 / float(adata.obsm["spatial"].max())
+    adata.uns["spatial"] = {
+        section: {
+            "images": {"hires": (255 - noise).astype(np.uint8)},
+            "scalefactors": {"tissue_hires_scalef": factor, "spot_diameter_fullres": 0.6},
+        }
+    }
+    report.write(adata, tmp_path / "a.html", model=model)
+    size = (tmp_path / "a.html").stat().st_size
+    assert size < 10e6, f"{size / 1e6:.1f} MB"
