@@ -31,10 +31,10 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# each prints a table and writes JSON under build/benchmarks/
 bench: $(STAMP)
 	@set -e; for module in $$(ls benchmarks/*.py | sed -e 's|.*/||' -e 's|\.py$$||' | grep -v '^_'); do \
-		echo "== benchmarks.$$module"; mkdir -p build/bench; \
-		$(BIN)/python -m benchmarks.$$module --json build/bench/$$module.json; done
+		echo "== benchmarks.$$module"; $(BIN)/python -m benchmarks.$$module; done
 
 install: $(STAMP)
 
