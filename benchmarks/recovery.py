@@ -10,9 +10,7 @@ a method, averaged over layers and draws. A second table gives AUROC of concepts
 from __future__ import annotations
 
 import argparse
-import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +19,7 @@ from anndata import AnnData
 from scipy.stats import rankdata
 
 import st_concepts as stc
+from benchmarks._common import write_json
 from st_concepts.models._features import log_normalize
 from st_concepts.models._fit import thin
 
@@ -150,7 +149,6 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--n-latent", type=int, default=None)
     parser.add_argument("--start-only", action="store_true", help="look at the warm start, without training")
-    parser.add_argument("--out", type=Path, default=Path("build/benchmarks/recovery.json"))
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     sections = {r: section(r) for r in args.replicates}
@@ -164,9 +162,7 @@ def main() -> None:
     moved = pd.DataFrame(transfer(sections, max(args.draws, 10), args.n_latent, not args.start_only))
     auc = moved.groupby(["labels", "from", "to"])["auroc"].mean().unstack()
     print("\nMean AUROC of concepts, fitted on a row's section, scored on a column's\n" + auc.round(4).to_string())
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"recovery": rows, "auroc": moved.to_dict("records")}, indent=1))
-    print(f"\nwritten to {args.out}")
+    print("written to", write_json("recovery", {"recovery": rows, "auroc": moved.to_dict("records")}))
 
 
 if __name__ == "__main__":

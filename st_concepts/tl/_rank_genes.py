@@ -64,9 +64,10 @@ def rank_genes_concepts(
         tissue; ``"none"``, the t-test of a correlation, likewise.
     target
         ``"score"``: the concept score of every spot, better with few or wrong labels. ``"label"``: inside or outside,
-        on the labelled spots. ``"both"``: their mean where there is a label, the score elsewhere. ``"auto"`` decides
-        concept by concept and records it: the score where fewer than half of the spots are labelled or the labels are
-        doubtful, both where score and label agree (AUROC of at least 0.93), else the label.
+        on the labelled spots. ``"both"``: genes are ranked by their correlation with the mean of the two, and tested
+        against the label. ``"auto"`` decides concept by concept and records it: the score where fewer than half of the
+        spots are labelled or the labels are doubtful, both where score and label agree (AUROC of at least 0.93), else
+        the label.
     n_null
         Null copies for the empirical p-values; 0 for none. The other p-values come from the closed form of the null.
     section_key
@@ -148,12 +149,11 @@ def rank_genes_concepts(
         targets, separation = choose_target(score, label_target, doubted=doubted)
     else:
         targets = ["score" if target == "auto" else target] * len(names)
-    candidates = {"score": score, "both": mixed(score, label_target), "label": label_target}
-    # how much of the score each target holds: a gene's own part of it is taken out of its test
-    held = {"score": np.ones(len(names)), "both": 0.5 / np.nanstd(score, axis=0), "label": np.zeros(len(names))}
-    own = np.array([held[t][j] for j, t in enumerate(targets)])
-    y = np.stack([candidates[t][:, j] for j, t in enumerate(targets)], axis=1)
-    own_weights = None if gradient is None else gradient * own
+    # "both" only ranks: what is tested is the label, which no gene is a part of
+    by_score = np.array([t == "score" for t in targets])
+    y = np.where(by_score, score, label_target)
+    # a gene is tested against the score less its own part of it
+    own_weights = None if gradient is None else np.where(by_score, gradient, 0.0)
     sections = _sections(adata, section_key)
     tested = association_test(
         x,
@@ -165,6 +165,11 @@ def rank_genes_concepts(
         seed=seed,
     )
     statistic = tested.correlation if saliency is None else saliency
+    both = np.flatnonzero([t == "both" for t in targets])
+    if saliency is None and both.size:
+        mean = mixed(score[:, both], label_target[:, both])
+        statistic = statistic.copy()
+        statistic[:, both] = association_test(x, mean, "none", sections=sections).correlation
     # one count of a nearly empty spot, scaled to full depth, would outweigh a layer
     inside, outside = members.inside & usable[:, None], members.outside & usable[:, None]
     lfc = log_fold_changes(x, inside, outside).T
