@@ -90,9 +90,14 @@ class MeanGate(BackwardRule):
         with torch.no_grad():
             y = F.relu(z.detach())
 
+        share: list[torch.Tensor] = []
+
         def rule(z: torch.Tensor, y: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
             end, start = z.chunk(2)
-            return torch.cat([g.chunk(2)[0] * self.open(start, end), torch.zeros_like(end)])
+            # the same for every direction that is sent back
+            if not share:
+                share.append(self.open(start, end))
+            return torch.cat([g.chunk(2)[0] * share[0], torch.zeros_like(end)])
 
         return Override.apply(z, y, rule)
 
