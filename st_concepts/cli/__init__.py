@@ -1,4 +1,4 @@
-"""The command ``st-concepts``: ``demo``, ``run``, ``datasets``."""
+"""The command ``st-concepts``: ``demo``, ``run``, ``report``, ``datasets``."""
 
 from st_concepts.cli._app import main
 

@@ -66,7 +66,7 @@ def run(
         ),
     ],
     groupby: Annotated[str, typer.Option(help="Column of obs with the layer of each spot; gaps are allowed.")],
-    out: Annotated[Path, typer.Option(help="Result, .h5ad.")],
+    out: Annotated[Path, typer.Option(help="Result, .h5ad or .zarr; .zarr of a SpatialData IN is SpatialData.")],
     annotation: Annotated[
         Path | None, typer.Option(help="Layers drawn elsewhere (CSV, QuPath GeoJSON, ...), read into --groupby.")
     ] = None,
@@ -91,9 +91,11 @@ def run(
     markers: Annotated[Path | None, typer.Option(help="Also write the markers as CSV.")] = None,
     model: Annotated[Path | None, typer.Option(help="Also write the model.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="Also draw, into this folder.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write the report, .html.")] = None,
     kind: Annotated[str | None, typer.Option(help="What IN is, if it is not recognised.")] = None,
     table: Annotated[str | None, typer.Option(help="Table of a SpatialData store, if it has several.")] = None,
     bin_size: Annotated[int | None, typer.Option(help="Bin size of Visium HD, in micrometres.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Histology image of an ST table that spans the array.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Explain the layers of a section: concepts, saliency and markers, written to a new file."""
@@ -113,8 +115,24 @@ def run(
         n_maps=maps,
         seed=seed,
     )
-    files = Files(source, out, markers, model, pictures, annotation)
-    run_file(files, settings, form=Form(kind, table, bin_size), min_spots=min_spots)
+    files = Files(source, out, markers, model, pictures, annotation, report)
+    run_file(files, settings, form=Form(kind, table, bin_size, image), min_spots=min_spots)
+
+
+@app.command()
+def report(
+    source: Annotated[Path, typer.Argument(metavar="RESULT", help="What st-concepts run wrote, .h5ad or .zarr.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, .html.")],
+    model: Annotated[
+        Path | None, typer.Option(help="What run --model wrote: saliency maps of all top genes are then computed.")
+    ] = None,
+    table: Annotated[str | None, typer.Option(help="Table of a SpatialData store, if it has several.")] = None,
+    title: Annotated[str | None, typer.Option(help="Heading; by default the sections.")] = None,
+) -> None:
+    """Write a result as one HTML file that opens offline."""
+    from st_concepts.cli._report import run_report
+
+    run_report(source, out, model=model, table=table, title=title)
 
 
 @app.command()

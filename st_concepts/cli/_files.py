@@ -54,6 +54,17 @@ def check_target(option: str, path: Path, *, folder: bool = False) -> None:
         raise UsageError(f"{option} {path}: folder {nearest.resolve()} cannot be written.")
 
 
+def check_store(source: Path, option: str, path: Path) -> None:
+    """Refuse a zarr store that is the input, or a folder that is no zarr store."""
+    from st_concepts.io._platforms import zarr_kind
+
+    if _same(source, path):
+        raise UsageError(f"{option} {path} is the input, which is never changed; name another store.")
+    if path.exists() and (not path.is_dir() or zarr_kind(path) is None):
+        raise UsageError(f"{option} {path} is there and no zarr store, so it is not replaced; name another.")
+    check_target(option, path, folder=True)
+
+
 def _same(a: Path, b: Path) -> bool:
     # samefile sees through symbolic and hard links
     if a.exists() and b.exists():
@@ -76,9 +87,15 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def write_h5ad(adata: AnnData, path: Path) -> None:
     """Write compressed; the file is complete or not there."""
+    write_result(adata, path)
+
+
+def write_result(adata: AnnData, path: Path, *, source: Path | None = None, table: str | None = None) -> None:
+    """Write ``.h5ad`` or ``.zarr``, whole or not at all; with ``source`` into a copy of that SpatialData store."""
+    from st_concepts import io
+
     try:
-        with whole_file(path) as temporary:
-            adata.write_h5ad(temporary, compression="gzip")
+        io.write(adata, path, source=source, table=table)
     except (TypeError, ValueError, KeyError) as error:
         raise UsageError(f"The result cannot be written to {path}: {one_line(error)}") from error
 

@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from st_concepts import get, io
+from st_concepts import get, io, report
 from st_concepts._keys import KEYS
 from st_concepts.attribution import get_method
 from st_concepts.cli._errors import UsageError, complain, say
-from st_concepts.cli._files import check_target, check_targets, write_csv, write_h5ad
+from st_concepts.cli._files import check_store, check_target, check_targets, write_csv, write_result
 from st_concepts.cli._pipeline import Settings, analyse, drop_results, pictures, summary
+from st_concepts.cli._report import check_report
 from st_concepts.concepts import get_estimator
+from st_concepts.io._platforms import KINDS
 from st_concepts.models._validate import check_counts, count_matrix
 
 Null = Literal["moran", "permutation", "none"]
@@ -33,6 +35,7 @@ class Files:
     model: Path | None = None
     pictures: Path | None = None
     annotation: Path | None = None
+    report: Path | None = None
 
     def expanded(self) -> Files:
         """With ``~`` replaced by the home folder."""
@@ -46,19 +49,28 @@ class Form:
     kind: str | None = None
     table: str | None = None
     bin_size: int | None = None
+    image: Path | None = None
 
 
 def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int) -> None:
     """Read, check everything that can be wrong before the work starts, work, write."""
     files = files.expanded()
-    if files.out.suffix != ".h5ad":
-        raise UsageError(f"--out {files.out} must end in .h5ad.")
-    check_targets(files.source, {"--out": files.out, "--markers": files.markers, "--model": files.model})
+    if files.out.suffix not in (".h5ad", ".zarr"):
+        raise UsageError(f"--out {files.out} must end in .h5ad or .zarr.")
+    single = {"--markers": files.markers, "--model": files.model, "--report": files.report}
+    if files.out.suffix == ".zarr":
+        check_store(files.source, "--out", files.out)
+        check_targets(files.source, single)
+    else:
+        check_targets(files.source, {"--out": files.out} | single)
+    if files.report is not None:
+        check_report("--report", files.report)
     if files.pictures is not None:
         check_target("--pictures", files.pictures, folder=True)
     get_method(settings.method)
     get_estimator(settings.estimator)
 
+    kind = form.kind or io.detect_kind(files.source)
     adata = _read(files, form, settings.groupby)
     if old := drop_results(adata):
         complain("note", f"{files.source} holds earlier results, which are replaced: {', '.join(old)}.")
@@ -70,11 +82,13 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int) ->
     check_counts(adata, settings.layer)
     if min_spots:
         adata = _seen(adata, settings.layer, min_spots)
-    say(f"data: {files.source}, {adata.n_obs} spots x {adata.n_vars} genes")
+    say(f"data: {files.source} ({KINDS[kind].what}), {adata.n_obs} spots x {adata.n_vars} genes")
 
     model = analyse(adata, settings)
     say(summary(adata))
-    write_h5ad(adata, files.out)
+    # SpatialData in, SpatialData out
+    whole = files.source if kind == "spatialdata" and files.out.suffix == ".zarr" else None
+    write_result(adata, files.out, source=whole, table=form.table)
     written = [files.out]
     if files.markers is not None:
         write_csv(get.markers(adata), files.markers)
@@ -85,13 +99,20 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int) ->
         written.append(files.model)
     if files.pictures is not None:
         written += pictures(adata, files.pictures, groupby=settings.groupby)
+    if files.report is not None:
+        report.write(adata, files.report, model=model, seed=settings.seed)
+        written.append(files.report)
     say("written: " + ", ".join(map(str, written)))
 
 
 def _read(files: Files, form: Form, groupby: str) -> AnnData:
-    adata = io.read(files.source, kind=form.kind, table=form.table, bin_size=form.bin_size)
+    more = {} if form.image is None else {"image": form.image.expanduser()}
+    if more and (form.kind or io.detect_kind(files.source)) != "st":
+        raise UsageError(f"--image {form.image} is for ST tables; {files.source} brings its own image or has none.")
+    adata = io.read(files.source, kind=form.kind, table=form.table, bin_size=form.bin_size, **more)
     if files.annotation is not None:
         io.read_annotation(adata, files.annotation, key=groupby)
+        say(f"labels: {int(adata.obs[groupby].notna().sum())} of {adata.n_obs} spots, from {files.annotation}")
     return adata
 
 

@@ -67,7 +67,8 @@ def table_as_anndata(sdata: SpatialData, table: str | None, *, linked: bool = Tr
     """
     from ._platform_10x import others_warnings
 
-    adata = sdata.tables[table_name(sdata, table)].copy()
+    with others_warnings():  # about gene names, which the caller makes unique
+        adata = sdata.tables[table_name(sdata, table)].copy()
     attrs = adata.uns.get(_ATTRS, {})
     if not linked:
         adata.uns.pop(_ATTRS, None)

@@ -262,13 +262,19 @@ def _readers() -> dict[str, Callable[..., AnnData]]:
 def _read_h5ad(path: Path, **kwargs: Any) -> AnnData:
     import anndata as ad
 
-    return ad.read_h5ad(path, **kwargs)
+    from ._platform_10x import others_warnings
+
+    with others_warnings():
+        return ad.read_h5ad(path, **kwargs)
 
 
 def _read_zarr(path: Path, **kwargs: Any) -> AnnData:
     import anndata as ad
 
-    return ad.read_zarr(path, **kwargs)
+    from ._platform_10x import others_warnings
+
+    with others_warnings():
+        return ad.read_zarr(path, **kwargs)
 
 
 def _finish(adata: AnnData, path: Path | str) -> AnnData:

@@ -87,14 +87,14 @@ def write(
     if min(n_genes, n_rows, max_spots) < 1:
         raise ValueError("n_genes, n_rows and max_spots must be at least 1.")
     made = read_concepts(adata)
-    libraries = _libraries()
+    embedded = libraries()
     genes = _overlays.top_genes(adata, made, n_genes)
     if model is not None:
         adata = _with_maps(adata, model, made, genes)
     rows = np.arange(adata.n_obs)
     if adata.n_obs > max_spots:
         rows = np.sort(np.random.default_rng(seed).choice(adata.n_obs, max_spots, replace=False))
-    page = _page(adata, made, genes, rows, libraries, title=title, n_rows=n_rows)
+    page = _page(adata, made, genes, rows, embedded, title=title, n_rows=n_rows)
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -109,7 +109,7 @@ def _page(
     made: ConceptSet,
     genes: dict[str, list[str]],
     rows: np.ndarray,
-    libraries: dict[str, str],
+    embedded: dict[str, str],
     *,
     title: str | None,
     n_rows: int,
@@ -159,11 +159,11 @@ def _page(
         css=(own / "style.css").read_text(encoding="utf-8"),
         js=(own / "page.js").read_text(encoding="utf-8"),
         data=_pack.json_for_script(data),
-        **libraries,
+        **embedded,
     )
 
 
-def _libraries() -> dict[str, str]:
+def libraries() -> dict[str, str]:
     """The drawing and table libraries, from the packages that bring them."""
     try:
         import itables

@@ -176,9 +176,12 @@ def xenium_folder(tmp_path: Path) -> Path:
     store = zarr.storage.ZipStore(path / "cells.zarr.zip", mode="w")
     root = zarr.create_group(store, zarr_format=2)
     root.create_array("cell_id", data=np.column_stack([prefixes, np.ones(n, dtype=np.uint32)]))
-    summary = root.create_array("cell_summary", data=np.column_stack([x, y, *np.ones((6, n))]))
     names = ["cell_centroid_x", "cell_centroid_y", "cell_area", "nucleus_centroid_x", "nucleus_centroid_y"]
-    summary.attrs["column_names"] = [*names, "nucleus_area", "z_level", "nucleus_count"]
+    root.create_array(
+        "cell_summary",
+        data=np.column_stack([x, y, *np.ones((6, n))]),
+        attributes={"column_names": [*names, "nucleus_area", "z_level", "nucleus_count"]},
+    )
     sets = root.create_group("polygon_sets")
     for k in "01":
         sets.create_group(k).create_array("cell_index", data=np.arange(n, dtype=np.uint32))
