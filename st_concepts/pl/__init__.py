@@ -1,7 +1,17 @@
-"""Pictures: layers, concept scores and saliency on the tissue, score histograms, marker panels."""
+"""Pictures: layers, concept scores and saliency on the tissue, score histograms, marker panels, checks."""
 
+from st_concepts.pl._evaluate import faithfulness, randomization, stability
 from st_concepts.pl._histograms import concept_histograms
 from st_concepts.pl._markers import markers
 from st_concepts.pl._spatial import annotation, concept_scores, saliency_map
 
-__all__ = ["annotation", "concept_histograms", "concept_scores", "markers", "saliency_map"]
+__all__ = [
+    "annotation",
+    "concept_histograms",
+    "concept_scores",
+    "faithfulness",
+    "markers",
+    "randomization",
+    "saliency_map",
+    "stability",
+]
