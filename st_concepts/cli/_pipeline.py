@@ -17,7 +17,7 @@ from st_concepts.concepts import read_concepts
 from st_concepts.models import SpotVAE
 from st_concepts.pl._finish import finish, new_axes
 from st_concepts.pl._histograms import auroc
-from st_concepts.pl._spatial import panel_size
+from st_concepts.pl._tissue import panel_size
 
 
 @dataclass(frozen=True)
