@@ -164,7 +164,7 @@ def _end(values: np.ndarray) -> float:
 
 def sections(adata: AnnData, rows: np.ndarray) -> list[dict[str, Any]]:
     """Where the spots of ``rows`` are, section by section, with the image under them where there is one."""
-    from st_concepts.pl._spatial import _libraries
+    from st_concepts.pl._tissue import _libraries
 
     if KEYS.SPATIAL not in adata.obsm:
         return []
