@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import false_discovery_control, pearsonr
+from sklearn.metrics import roc_auc_score
+
+import st_concepts as stc
+from st_concepts.tl._expression import log_fold_changes
+from st_concepts.tl._target import auroc, choose_target, mixed
+
+LAYERS = ["ONL", "GL", "OPL", "MCL", "GCL"]
+KEY = "rank_genes_concepts"
+
+
+def _features(adata) -> np.ndarray:
+    counts = adata.X.toarray().astype(np.float64)
+    return np.log1p(counts / counts.sum(1, keepdims=True) * adata.uns["concepts"]["params"]["target_sum"])
+
+
+# ---------------------------------------------------------------------------------------------- scanpy's contract
+
+
+def test_scanpy_reads_it(scored) -> None:
+    adata, _ = scored
+    stc.tl.rank_genes_concepts(adata, n_null=20)
+    frame = sc.get.rank_genes_groups_df(adata, group=None, key=KEY)
+    assert list(frame.columns) == ["group", "names", "scores", "logfoldchanges", "pvals", "pvals_adj"]
+    assert len(frame) == 5 * adata.n_vars
+    for name in LAYERS:
+        part = frame[frame["group"] == name]
+        assert set(part["names"]) == set(adata.var_names)
+        assert part["scores"].is_monotonic_decreasing
+    record = adata.uns[KEY]
+    assert record["names"].dtype.names == tuple(LAYERS)
+    kinds = {f: record[f].dtype["ONL"].str[1:] for f in ("scores", "logfoldchanges", "pvals", "pvals_adj")}
+    assert kinds == {"scores": "f4", "logfoldchanges": "f4", "pvals": "f8", "pvals_adj": "f8"}
+    assert record["params"]["groupby"] == "layer"
+    adata.X = np.log1p(adata.X)
+    axes = sc.pl.rank_genes_groups_dotplot(adata, key=KEY, n_genes=3, dendrogram=False, show=False)
+    assert {t.get_text() for t in axes["mainplot_ax"].get_yticklabels()} == set(LAYERS)
+    plt.close("all")
+
+
+def test_concepts_without_a_column_get_one_for_scanpys_plots(trained) -> None:
+    adata, model = trained
+    stc.tl.concepts(adata, model, vectors={"up": np.eye(6)[0], "down": -np.eye(6)[0]})
+    stc.tl.rank_genes_concepts(adata, n_null=0)
+    assert adata.uns[KEY]["params"]["groupby"] == "concept_group"
+    score = adata.obsm["concept_score"]
+    expected = np.where(score["up"] > 1, "up", np.where(score["down"] > 1, "down", "rest"))
+    assert adata.obs["concept_group"].astype(str).tolist() == expected.tolist()
+
+
+def test_some_concepts_only(scored) -> None:
+    adata, _ = scored
+    every = stc.tl.rank_genes_concepts(adata, n_null=0, copy=True)
+    stc.tl.rank_genes_concepts(adata, concepts=["MCL"], n_null=0)
+    assert adata.uns[KEY]["names"].dtype.names == ("MCL",)
+    pd.testing.assert_frame_equal(stc.get.markers(adata, "MCL"), stc.get.markers(every, "MCL"))
+
+
+# ---------------------------------------------------------------------------------------------- the figures in it
+
+
+def test_statistic_and_pvalue_of_the_label_are_pearsons(scored) -> None:
+    adata, _ = scored
+    stc.tl.rank_genes_concepts(adata, target="label", null="none")
+    x = _features(adata)
+    for name in LAYERS:
+        frame = stc.get.markers(adata, name).set_index("names").loc[adata.var_names]
+        inside = (adata.obs["layer"] == name).to_numpy(dtype=float)
+        expected = [pearsonr(column, inside) if column.std() else (0.0, 1.0) for column in x.T]
+        np.testing.assert_allclose(frame["scores"], [e[0] for e in expected], atol=1e-5)
+        np.testing.assert_allclose(frame["pvals"], [e[1] for e in expected], rtol=1e-3, atol=1e-12)
+        np.testing.assert_allclose(frame["pvals_adj"], false_discovery_control(frame["pvals"]), rtol=1e-6)
+
+
+def test_statistic_of_the_score_leaves_the_genes_own_part_out(scored) -> None:
+    adata, _ = scored
+    stc.tl.rank_genes_concepts(adata, target="score", null="none")
+    x = _features(adata)
+    frame = stc.get.markers(adata, "MCL").set_index("names").loc[adata.var_names]
+    score, gradient = adata.obsm["concept_score"]["MCL"].to_numpy(float), adata.varm["concept_gradient"]["MCL"]
+    expected = [pearsonr(g, score - w * g)[0] if g.std() else 0.0 for g, w in zip(x.T, gradient, strict=True)]
+    np.testing.assert_allclose(frame["scores"], expected, atol=1e-4)
+    del adata.varm["concept_gradient"]
+    stc.tl.rank_genes_concepts(adata, target="score", null="none")
+    plain = stc.get.markers(adata, "MCL").set_index("names").loc[adata.var_names]
+    np.testing.assert_allclose(plain["scores"], [pearsonr(g, score)[0] if g.std() else 0 for g in x.T], atol=1e-4)
+
+
+def test_fold_changes_and_shares_by_hand(scored) -> None:
+    adata, _ = scored
+    stc.tl.rank_genes_concepts(adata, n_null=0)
+    linear, seen = np.expm1(_features(adata)), adata.X.toarray() > 0
+    inside = (adata.obs["layer"] == "OPL").to_numpy()
+    frame = stc.get.markers(adata, "OPL").set_index("names").loc[adata.var_names]
+    lfc = np.log2((linear[inside].mean(0) + 1 / 300) / (linear[~inside].mean(0) + 1 / 300))
+    np.testing.assert_allclose(frame["logfoldchanges"], lfc, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(adata.varm[f"{KEY}_lfc"]["OPL"], lfc, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(frame["pct_in"], seen[inside].mean(0))
+    np.testing.assert_allclose(frame["pct_out"], seen[~inside].mean(0))
+
+
+def test_tables_in_varm_agree_with_the_records(scored) -> None:
+    adata, _ = scored
+    stc.tl.rank_genes_concepts(adata, n_null=50)
+    q_all = false_discovery_control(adata.varm[f"{KEY}_pval"].to_numpy().ravel()).reshape(-1, 5)
+    np.testing.assert_allclose(adata.varm[f"{KEY}_qval_all"], q_all, rtol=1e-6)
+    for name in LAYERS:
+        frame = stc.get.markers(adata, name).set_index("names").loc[adata.var_names]
+        for table, field in (("pval", "pvals"), ("qval", "pvals_adj")):
+            np.testing.assert_array_equal(adata.varm[f"{KEY}_{table}"][name], frame[field])
+        z, p = adata.varm[f"{KEY}_z"][name], adata.varm[f"{KEY}_pval_greater"][name]
+        live = z != 0  # a gene that does not vary has p-values of 1
+        np.testing.assert_allclose(
+            np.where(z > 0, 2 * p, 2 * (1 - p))[live], frame["pvals"][live], rtol=1e-4, atol=1e-9
+        )
+
+
+@pytest.mark.parametrize("null", ["moran", "permutation"])
+def test_pvalues_follow_the_copies_of_the_null(scored, null) -> None:
+    adata, _ = scored
+    stc.tl.rank_genes_concepts(adata, target="label", null=null, n_null=999, seed=1)
+    closed, counted = adata.varm[f"{KEY}_pval"], adata.varm[f"{KEY}_pval_empirical"]
+    assert counted.min().min() >= 1 / 1000
+    moderate = (closed > 0.1).to_numpy()
+    assert moderate.sum() > 100
+    assert np.abs(closed.to_numpy() - counted.to_numpy())[moderate].mean() < 0.04
+
+
+def test_spatial_null_is_milder_on_smooth_genes(scored) -> None:
+    adata, _ = scored
+    smooth = (adata.var["kind"] == "smooth").to_numpy()
+    p = {}
+    for null in ("moran", "none"):
+        stc.tl.rank_genes_concepts(adata, target="label", null=null, n_null=0)
+        p[null] = adata.varm[f"{KEY}_pval"].to_numpy()[smooth]
+    assert (p["none"] < 0.05).mean() > 2 * (p["moran"] < 0.05).mean()
+
+
+def test_planted_markers_lead_the_list(scored) -> None:
+    adata, _ = scored
+    stc.tl.rank_genes_concepts(adata)
+    for name in LAYERS:
+        planted = set(adata.var_names[adata.var["marker_of"].astype(str) == name])
+        top = stc.get.markers(adata, name, n=15)
+        assert len(planted & set(top["names"])) >= 10, name
+
+
+def test_ranking_by_saliency(scored) -> None:
+    adata, model = scored
+    with pytest.raises(KeyError, match=r"run stc\.tl\.saliency"):
+        stc.tl.rank_genes_concepts(adata, method="saliency")
+    stc.tl.saliency(adata, model)
+    pattern = stc.tl.rank_genes_concepts(adata, n_null=0, copy=True)
+    stc.tl.rank_genes_concepts(adata, method="saliency", n_null=0)
+    for name in LAYERS:
+        frame = stc.get.markers(adata, name)
+        expected = adata.varm["concept_saliency"][name].sort_values(ascending=False)
+        np.testing.assert_allclose(frame["scores"], expected, rtol=1e-6)
+        # the p-values stay those of the pattern
+        both = frame.set_index("names")["pvals"], stc.get.markers(pattern, name).set_index("names")["pvals"]
+        pd.testing.assert_series_equal(both[0].loc[adata.var_names], both[1].loc[adata.var_names])
+    stc.tl.saliency(adata, model, concepts=["GCL"])
+    with pytest.raises(KeyError, match="lacks concept 'ONL'"):
+        stc.tl.rank_genes_concepts(adata, method="saliency")
+
+
+def test_same_seed_same_copies(scored) -> None:
+    adata, _ = scored
+    runs = [
+        stc.tl.rank_genes_concepts(adata, n_null=30, seed=s, copy=True).varm[f"{KEY}_pval_empirical"] for s in (1, 1, 2)
+    ]
+    pd.testing.assert_frame_equal(runs[0], runs[1])
+    assert not runs[0].equals(runs[2])
+
+
+# ---------------------------------------------------------------------------------------------- inputs
+
+
+def test_x_may_be_log_normalised_after_the_model(scored) -> None:
+    adata, _ = scored
+    expected = stc.tl.rank_genes_concepts(adata, n_null=0, copy=True)
+    sc.pp.normalize_total(adata, target_sum=adata.uns["concepts"]["params"]["target_sum"])
+    sc.pp.log1p(adata)
+    assert "log1p" in adata.uns
+    stc.tl.rank_genes_concepts(adata, n_null=0)
+    for table in ("z", "lfc", "pct_in"):
+        np.testing.assert_allclose(adata.varm[f"{KEY}_{table}"], expected.varm[f"{KEY}_{table}"], rtol=1e-3, atol=1e-4)
+
+
+def test_without_coordinates_the_permutation_null_is_offered(scored) -> None:
+    adata, _ = scored
+    del adata.obsm["spatial"]
+    keys = set(adata.uns), set(adata.varm)
+    with pytest.raises(ValueError, match="null='permutation'"):
+        stc.tl.rank_genes_concepts(adata)
+    assert (set(adata.uns), set(adata.varm)) == keys
+    stc.tl.rank_genes_concepts(adata, null="permutation", n_null=10)
+    assert adata.uns[KEY]["params"]["null"] == "permutation"
+
+
+def test_a_graph_of_the_users_own(scored) -> None:
+    from scipy.sparse import csr_matrix
+    from scipy.spatial import distance_matrix
+
+    adata, _ = scored
+    with pytest.raises(KeyError, match="spatial_neighbors"):
+        stc.tl.rank_genes_concepts(adata, graph_key="spatial_connectivities")
+    distance = distance_matrix(adata.obsm["spatial"], adata.obsm["spatial"])
+    adata.obsp["near"] = csr_matrix(
+        (distance < 1.2 * np.sort(distance, axis=1)[:, 1].max()) & (distance > 0), dtype=float
+    )
+    own = stc.tl.rank_genes_concepts(adata, graph_key="near", n_null=0, copy=True)
+    stc.tl.rank_genes_concepts(adata, n_null=0)
+    z = own.varm[f"{KEY}_z"].to_numpy().ravel(), adata.varm[f"{KEY}_z"].to_numpy().ravel()
+    assert np.corrcoef(*z)[0, 1] > 0.95
+
+
+def test_a_nearly_empty_spot_changes_no_fold_change(scored) -> None:
+    """One count scaled to full depth would outweigh a layer."""
+    adata, model = scored
+    spot = int(np.flatnonzero(adata.obs["layer"] == "ONL")[0])
+    gene = int(np.flatnonzero(adata.X[spot].toarray().ravel())[0])
+    counts = adata.X.toarray()
+    counts[spot] = 0
+    counts[spot, gene] = 1
+    adata.X = counts
+    stc.tl.concepts(adata, model, groupby="layer")
+    stc.tl.rank_genes_concepts(adata, n_null=0)
+    keep = np.arange(adata.n_obs) != spot
+    linear = counts / np.maximum(counts.sum(1, keepdims=True), 1) * adata.uns["concepts"]["params"]["target_sum"]
+    inside = (adata.obs["layer"] == "ONL").to_numpy()
+    lfc = np.log2((linear[inside & keep, gene].mean() + 1 / 300) / (linear[~inside & keep, gene].mean() + 1 / 300))
+    assert adata.varm[f"{KEY}_lfc"]["ONL"].iloc[gene] == pytest.approx(lfc, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"method": "wilcoxon"}, ValueError, "'pattern', 'saliency'"),
+        ({"null": "normal"}, ValueError, "'moran', 'permutation', 'none'"),
+        ({"target": "labels"}, ValueError, "'auto', 'score', 'both', 'label'"),
+        ({"concepts": ["EPL"]}, KeyError, "there are: ONL"),
+        ({"section_key": "slide"}, KeyError, "'slide' is not a column"),
+        ({"n_null": -1}, ValueError, "must not be negative"),
+        ({"concepts_key": "nope"}, KeyError, "run stc.tl.concepts"),
+    ],
+)
+def test_errors_leave_the_data_untouched(scored, options, error, text) -> None:
+    adata, _ = scored
+    keys = set(adata.uns), set(adata.varm), set(adata.obs)
+    with pytest.raises(error, match=text):
+        stc.tl.rank_genes_concepts(adata, **options)
+    assert (set(adata.uns), set(adata.varm), set(adata.obs)) == keys
+
+
+def test_scores_of_other_concepts_are_refused(scored) -> None:
+    adata, _ = scored
+    adata.obsm["concept_score"] = adata.obsm["concept_score"].iloc[:, :2]
+    with pytest.raises(KeyError, match=r"holds scores of ONL, GL, but the concepts are ONL, GL, OPL"):
+        stc.tl.rank_genes_concepts(adata)
+    del adata.obsm["concept_score"]
+    with pytest.raises(KeyError, match=r"run stc.tl.concepts or stc.tl.score_concepts first"):
+        stc.tl.rank_genes_concepts(adata)
+
+
+# ---------------------------------------------------------------------------------------------- which target
+
+
+def test_target_follows_the_labels(scored) -> None:
+    adata, model = scored
+    stc.tl.rank_genes_concepts(adata, n_null=0)
+    params = adata.uns[KEY]["params"]
+    for j, name in enumerate(LAYERS):
+        area = roc_auc_score(adata.obs["layer"] == name, adata.obsm["concept_score"][name])
+        assert params["score_auroc"][j] == pytest.approx(area, abs=1e-9)
+        assert params["target"][j] == ("both" if area >= 0.93 else "label")
+    few = adata.copy()
+    few.obs["layer"] = few.obs["layer"].where(np.arange(300) % 4 == 0)
+    stc.tl.concepts(few, model, groupby="layer")
+    stc.tl.rank_genes_concepts(few, n_null=0)
+    assert few.uns[KEY]["params"]["target"].tolist() == ["score"] * 5
+    stc.tl.concepts(few, model, vectors=np.eye(6)[:2])
+    stc.tl.rank_genes_concepts(few, n_null=0)
+    assert few.uns[KEY]["params"]["target"].tolist() == ["score"] * 2
+
+
+def test_choice_rules() -> None:
+    rng = np.random.default_rng(0)
+    label = np.repeat([1.0, 0.0], 50)[:, None]
+    clear, weak = label + 0.1 * rng.normal(size=(100, 1)), label + 2 * rng.normal(size=(100, 1))
+    assert choose_target(clear, label, doubted=False)[0] == ["both"]
+    assert choose_target(weak, label, doubted=False)[0] == ["label"]
+    assert choose_target(clear, label, doubted=True)[0] == ["score"]
+    few = np.where(np.arange(100)[:, None] % 4 == 0, label, np.nan)
+    assert choose_target(weak, few, doubted=False)[0] == ["score"]
+    # spots without counts are in neither share
+    empty = weak.copy()
+    empty[few[:, 0] != few[:, 0]] = np.nan
+    assert choose_target(empty, few, doubted=False)[0] == ["label"]
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.sampled_from([0.0, 1.0, np.nan])), min_size=3, max_size=40))
+def test_auroc_is_sklearns(pairs) -> None:
+    score, label = np.array(pairs, dtype=float).T
+    known = ~np.isnan(label)
+    if len(set(label[known])) < 2:
+        assert np.isnan(auroc(score, label))
+    else:
+        assert auroc(score, label) == pytest.approx(roc_auc_score(label[known], score[known]))
+
+
+def test_mixed_is_the_mean_of_both_or_the_score() -> None:
+    score, label = np.array([[1.0], [3.0], [5.0]]), np.array([[0.0], [1.0], [np.nan]])
+    s = (score - 3) / np.sqrt(8 / 3)
+    np.testing.assert_allclose(mixed(score, label), [[(s[0, 0] - 1) / 2], [(s[1, 0] + 1) / 2], [s[2, 0]]])
+
+
+def test_fold_change_of_genes_seen_on_one_side_stays_finite() -> None:
+    import scipy.sparse as sp
+
+    x = sp.csr_matrix(np.log1p([[4.0, 0.0], [4.0, 0.0], [0.0, 0.0], [0.0, 0.0]]))
+    inside = np.array([[True], [True], [False], [False]])
+    np.testing.assert_allclose(log_fold_changes(x, inside, ~inside), [[np.log2(4.25 / 0.25), 0.0]])
+
+
+def test_sections_are_pooled_not_mixed() -> None:
+    """A gene that differs between sections, but within none, carries no concept."""
+    adata = stc.datasets.simulated_bulb(n_obs=400, n_vars=150, n_sections=2, n_markers=8, seed=3)
+    second = (adata.obs["section"] == adata.obs["section"].cat.categories[1]).to_numpy()
+    counts = adata.X.toarray()
+    gene = int(np.flatnonzero(adata.var["kind"] == "iid")[0])
+    rng = np.random.default_rng(0)
+    counts[:, gene] = rng.poisson(np.where(second, 1.0, 20.0))
+    adata.X = counts
+    # labels that are unequally spread over the sections
+    adata.obs["layer"] = adata.obs["layer"].where(~(second & (adata.obs["layer"] == "ONL")))
+    model = stc.SpotVAE(adata, n_latent=6).fit(max_epochs=0, progress=False)
+    stc.tl.concepts(adata, model, groupby="layer", unlabelled="ignore")
+    stc.tl.rank_genes_concepts(adata, target="label", null="none")
+    apart = adata.varm[f"{KEY}_pval"]["ONL"].iloc[gene]
+    del adata.obs["section"]
+    stc.tl.rank_genes_concepts(adata, target="label", null="none")
+    assert adata.varm[f"{KEY}_pval"]["ONL"].iloc[gene] < 1e-3 < apart
