@@ -1,4 +1,4 @@
-# make demo, make test, make lint, make bench: each makes .venv first if it has to. Nothing but Python >= 3.11 is needed.
+# make demo, make test, make lint, make bench, make docs: each makes .venv first if it has to. Nothing but Python >= 3.11 is needed.
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +13,7 @@ ifneq ($(strip $(ST_CONCEPTS_DATA)),)
 export ST_CONCEPTS_DATA
 endif
 
-.PHONY: demo test lint format bench install clean
+.PHONY: demo test lint format bench install docs clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -35,6 +35,11 @@ format: $(STAMP)
 bench: $(STAMP)
 	@set -e; for module in $$(ls benchmarks/*.py | sed -e 's|.*/||' -e 's|\.py$$||' | grep -v '^_'); do \
 		echo "== benchmarks.$$module"; $(BIN)/python -m benchmarks.$$module; done
+
+# pages in docs/_build/html; nothing is fetched, and a warning is an error
+docs: $(STAMP)
+	$(BIN)/python -c 'import furo, myst_nb' 2>/dev/null || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 install: $(STAMP)
 

@@ -42,6 +42,8 @@ def write(
     ------
     ValueError
         Another ending; ``path`` is the source, or a folder that is no zarr store; ``source`` without such a table.
+    OSError
+        The folder cannot be made or written.
 
     Examples
     --------
@@ -69,7 +71,7 @@ def write(
         if path.exists() and path.samefile(source_path):
             raise ValueError(f"{path} is the source, which is never changed; name another store.")
         source = open_store(source_path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _check_folder(path.parent)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
         if source is not None:
@@ -82,6 +84,15 @@ def write(
         _replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"Folder {folder} cannot be made ({error.strerror}); name another.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OSError(f"Folder {folder} cannot be written; name another, or change its permissions.")
 
 
 def _write_spatialdata(adata: AnnData, source: SpatialData, table: str | None, path: Path) -> None:

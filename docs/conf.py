@@ -1,0 +1,80 @@
+"""Sphinx: pages in MyST Markdown, notebooks as they were executed, reference from docstrings. Builds offline."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from st_concepts import __version__
+from st_concepts.attribution import methods_table
+
+HERE = Path(__file__).parent
+
+project = "st_concepts"
+author = "the st_concepts developers"
+copyright = "the st_concepts developers"
+release = version = __version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+root_doc = "index"
+html_theme = "furo"
+html_title = f"st_concepts {__version__}"
+
+nb_execution_mode = "off"  # tutorials are shown as they were run; the test suite runs them
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"undoc-members": False}
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+
+
+def _methods_page() -> str:
+    """The registry of attribution methods as a table."""
+    table = methods_table()
+    rows = []
+    for name, row in table.iterrows():
+        baseline, relu = ("yes" if row[column] else "" for column in ("needs_baseline", "needs_relu"))
+        rows.append(f"| `{name}` | {row['question']} | {baseline} | {relu} | {row['citation']} |")
+    head = ["| method | question | baseline | needs ReLU | source |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def _generate() -> None:
+    """What comes from the code and from notebooks/ is put beside the pages, anew for each build."""
+    out = HERE / "_generated"
+    shutil.rmtree(out, ignore_errors=True)
+    (out / "notebooks").mkdir(parents=True)
+    (out / "methods.md").write_text(_methods_page(), encoding="utf-8")
+    for path in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
+        # unfinished notebooks have no title, and nothing can link to them
+        first = next(
+            (c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown"), None
+        )
+        if first is not None and "".join(first["source"]).startswith("# "):
+            shutil.copy(path, out / "notebooks" / path.name)
+
+
+_generate()
+exclude_patterns += ["_generated/methods.md"]
+
+
+def _link_notebooks(app: Any, docname: str, source: list[str]) -> None:
+    """Links to notebooks/ lead to the pages made of them here; one without a page keeps its text."""
+
+    def there(match: re.Match[str]) -> str:
+        return match[0].replace("../", "_generated/") if (HERE / "_generated" / match[2]).is_file() else match[1]
+
+    source[0] = re.sub(r"\[([^\]]*)\]\(\.\./(notebooks/[^)]+\.ipynb)\)", there, source[0])
+
+
+def setup(app: Any) -> None:
+    """Sphinx calls this."""
+    app.connect("source-read", _link_notebooks)
