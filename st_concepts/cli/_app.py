@@ -81,7 +81,7 @@ def run(
         str | None,
         typer.Option(help="Null of the p-values: 'moran', 'permutation', 'none'; by default moran with coordinates."),
     ] = None,
-    n_latent: Annotated[int, typer.Option(min=1, help="Latent dimensions.")] = 15,
+    n_latent: Annotated[int, typer.Option(min=1, help="Latent dimensions.")] = 20,
     max_epochs: Annotated[
         int | None,
         typer.Option(min=0, help="Most epochs of training; 0 keeps the warm start. By default chosen by size."),

@@ -27,7 +27,7 @@ class Settings:
     groupby: str
     layer: str | None = None
     batch_key: str | None = None
-    n_latent: int = 15
+    n_latent: int = 20
     max_epochs: int | None = None
     estimator: str = "discriminant"
     method: str = "integrated_gradients"
