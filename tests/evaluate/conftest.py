@@ -71,8 +71,6 @@ def make(encoder: LinearEncoder, n_obs: int = 80) -> SimpleNamespace:
         x=x,
         label=label,
         score=score,
-            (made.vectors.astype(float) @ (rows @ weight.T + bias).T - made.center[:, None]).T / made.scale
-        ),
         mean_out=np.stack([x[label != k].mean(0) for k in range(2)]),
     )
 
