@@ -309,14 +309,22 @@ def _membership(
 
 
 def _labels_at_hand(adata: AnnData, made: ConceptSet) -> pd.DataFrame | None:
+    """Inside and outside of each concept by the column that defined it; `None` where there is none of its labels."""
     groupby = made.params.get("groupby")
     if not groupby or groupby not in adata.obs:
         return None
     labels = adata.obs[groupby].astype(object)
     known = labels.notna().to_numpy()
+    text = labels[known].astype(str)
+    reference = str(made.params.get("reference", "rest"))
+    if reference == "rest":
+        against = np.ones(len(text), dtype=bool)
+    else:
+        # several labels were joined, unless one label is called just so
+        against = text.isin([reference, *reference.split(", ")]).to_numpy()
     members = np.full((adata.n_obs, len(made.names)), -1, dtype=np.int8)
     for j, name in enumerate(made.names):
-        members[known, j] = (labels[known].astype(str) == name).to_numpy().astype(np.int8)
+        members[known, j] = np.where(text == name, 1, np.where(against, 0, -1))
     if not (members == 1).any():
         return None
     return pd.DataFrame(members, index=adata.obs_names, columns=made.labels)

@@ -83,6 +83,19 @@ def test_members_come_from_the_same_column_or_from_high_scores(scored, other) ->
     np.testing.assert_allclose(blind.varm["concept_saliency"], chosen.varm["concept_saliency"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("reference", ["GCL", ["GCL", "ONL"], "rest"])
+def test_reference_of_the_definition_holds_in_the_other_section(trained, other, reference) -> None:
+    adata, model = trained
+    stc.tl.concepts(adata, model, groupby="layer", groups=["MCL"], reference=reference)
+    stc.tl.score_concepts(other, model, concepts=adata)
+    again = stc.tl.score_concepts(adata, model, concepts=adata, copy=True)
+    pd.testing.assert_frame_equal(again.obsm["concept_members"], adata.obsm["concept_members"])
+    outside = set(other.obs["layer"][other.obsm["concept_members"]["MCL"] == 0])
+    assert outside == (
+        {"GL", "OPL", "ONL", "GCL"} if reference == "rest" else {reference} if reference == "GCL" else set(reference)
+    )
+
+
 def test_labels_partly_missing_in_the_other_section(scored, other) -> None:
     adata, model = scored
     other.obs["layer"] = other.obs["layer"].where(np.arange(other.n_obs) % 2 == 0)
