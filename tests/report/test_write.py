@@ -274,3 +274,14 @@ def test_size_of_5000_spots(tmp_path: Path) -> None:
     report.write(adata, tmp_path / "a.html", model=model)
     size = (tmp_path / "a.html").stat().st_size
     assert size < 10e6, f"{size / 1e6:.1f} MB"
+
+
+def test_concepts_of_seed_genes(simulated: AnnData, tmp_path: Path) -> None:
+    model = stc.SpotVAE(simulated, n_latent=5, seed=0).fit(max_epochs=0, progress=False)
+    seeds = {"a <set>": simulated.var_names[:3].tolist(), "b": simulated.var_names[3:6].tolist()}
+    stc.tl.concepts(simulated, model, genes=seeds)
+    stc.tl.rank_genes_concepts(simulated, n_null=0, null="none")
+    page = page_of(simulated, tmp_path / "a.html", model=model)
+    assert page.data["concepts"] == list(seeds)
+    assert page.data["doubtful"] is None
+    assert {o["concept"] for o in page.data["overlays"] if o["kind"] == "saliency"} == set(seeds)
