@@ -14,6 +14,7 @@ from anndata import AnnData
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts.concepts import read_concepts
 from st_concepts.get import concept_scores as get_scores
+from st_concepts.io._rows import as_csr
 from st_concepts.pl._groups import chosen, colors_of, column
 from st_concepts.pl._tissue import draw, symmetric
 
@@ -230,7 +231,7 @@ def saliency_map(
             f"adata.layers[{layer!r}] is missing: run "
             f"stc.tl.saliency_map(adata, model, concept={made.names[j]!r}, genes=[...]) first."
         )
-    map_ = sp.csc_matrix(adata.layers[layer])
+    map_ = sp.csc_matrix(as_csr(adata.layers[layer]))
     filled = np.asarray(abs(map_).sum(0)).ravel()
     if genes is None:
         index = np.flatnonzero(filled)

@@ -5,6 +5,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import anndata as ad
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -516,3 +517,15 @@ def test_what_is_written_survives_the_disk(linear, tmp_path):
             k: str(v) for k, v in a.uns[key]["params"].items()
         }
     equal(back.layers["concept_saliency_B_C"], a.layers["concept_saliency_B_C"])
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "gradient_x_input"])
+def test_a_map_on_the_disk_is_drawn(tmp_path, method):
+    adata = stc.datasets.simulated_bulb(n_obs=120, n_vars=40, n_markers=3, n_smooth=3, seed=0)
+    model = stc.SpotVAE(adata, n_latent=4).fit(max_epochs=0, progress=False)
+    stc.tl.concepts(adata, model, groupby="layer", unlabelled="ignore")
+    store = tmp_path / "map.zarr"
+    stc.tl.saliency_map(adata, model, concept="GCL", genes="all", method=method, store=store)
+    axes = stc.pl.saliency_map(adata, concept="GCL", genes=list(adata.var_names[:2]), show=False)
+    assert [ax.get_title() for ax in axes] == [f"{g} for GCL" for g in adata.var_names[:2]]
+    plt.close("all")
