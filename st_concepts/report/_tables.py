@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts import __version__, get
+from st_concepts import __version__, evaluate, get
 from st_concepts._keys import KEYS
 from st_concepts.attribution import METHODS
 from st_concepts.concepts import ConceptSet
@@ -85,6 +85,33 @@ def histograms(adata: AnnData, made: ConceptSet) -> list[dict[str, Any]]:
             }
         )
     return out
+
+
+def faithful(adata: AnnData, model: Any, seed: int, n_genes: int = 20) -> pd.DataFrame:
+    """Mean score of the spots of each concept before and after its most salient genes, or random ones, are taken."""
+    found = evaluate.faithfulness(adata, model, n_top=(n_genes,), n_random=10, seed=seed).query("curve == 'deletion'")
+    before, after = (found.query(f"n_genes == {n}").set_index("concept") for n in (0, n_genes))
+    return pd.DataFrame(
+        {
+            "Layer": after.index,
+            "Mean score": before.loc[after.index, "score"].to_numpy(),
+            f"without the {n_genes} most salient genes": after["score"].to_numpy(),
+            f"without {n_genes} random genes": after["score_random"].to_numpy(),
+            "times the fall of random genes": after["ratio"].to_numpy(),
+        }
+    )
+
+
+def plain(frame: pd.DataFrame, n_rows: int) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table as text."""
+    rows = frame.head(n_rows).itertuples(index=False)
+    return [str(c) for c in frame.columns], [[_short(_cell(v)) for v in row] for row in rows]
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def doubtful(adata: AnnData, made: ConceptSet, n_rows: int) -> dict[str, Any] | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import importlib.resources
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from st_concepts._keys import KEYS, saliency_layer
@@ -19,6 +21,8 @@ from st_concepts.pl._groups import INSIDE, OUTSIDE
 from st_concepts.report import _overlays, _pack, _tables
 
 _SVG_SPOTS = 20_000  # drawn one by one, sharp in print; more need the graphics card
+_CHECKED_SPOTS = 20_000  # more would take minutes
+FAITHFULNESS = "Does the model read what saliency names?"
 _SCALES = {"RdBu": "RdBu_r", "PuOr": "PuOr_r", "viridis": "viridis"}
 
 
@@ -28,6 +32,7 @@ def write(
     *,
     model: Any = None,
     title: str | None = None,
+    tables: Mapping[str, pd.DataFrame] | None = None,
     n_genes: int = 10,
     n_rows: int = 200,
     max_spots: int = 50_000,
@@ -46,10 +51,14 @@ def write(
     path
         File to write, ``.html``.
     model
-        The model behind the concepts: saliency maps of all top genes are then computed for the report. Without it those
-        are shown that `st_concepts.tl.saliency_map` left in ``adata.layers``.
+        The model behind the concepts: saliency maps of all top genes and, up to 20,000 spots, a check that saliency is
+        faithful to the model are then computed for the report. Without it those maps are shown that
+        `st_concepts.tl.saliency_map` left in ``adata.layers``.
     title
         Heading; by default the sections.
+    tables
+        Further tables to show by heading, ``{"Stability": stc.evaluate.stability(adata)}``, say; the first ``n_rows``
+        rows of each.
     n_genes
         Top markers and most salient genes of each concept that can be drawn.
     n_rows
@@ -89,12 +98,15 @@ def write(
     made = read_concepts(adata)
     embedded = libraries()
     genes = _overlays.top_genes(adata, made, n_genes)
+    shown = dict(tables or {})
+    if model is not None and KEYS.SALIENCY in adata.varm and adata.n_obs <= _CHECKED_SPOTS:
+        shown = {FAITHFULNESS: _tables.faithful(adata, model, seed)} | shown
     if model is not None:
         adata = _with_maps(adata, model, made, genes)
     rows = np.arange(adata.n_obs)
     if adata.n_obs > max_spots:
         rows = np.sort(np.random.default_rng(seed).choice(adata.n_obs, max_spots, replace=False))
-    page = _page(adata, made, genes, rows, embedded, title=title, n_rows=n_rows)
+    page = _page(adata, made, genes, rows, embedded, title=title, n_rows=n_rows, tables=shown)
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -113,6 +125,7 @@ def _page(
     *,
     title: str | None,
     n_rows: int,
+    tables: Mapping[str, pd.DataFrame],
 ) -> str:
     import jinja2
 
@@ -150,6 +163,8 @@ def _page(
         table=table,
         top=_top(table, 12),
         doubtful=doubtful,
+        faithfulness=FAITHFULNESS,
+        tables=[(name, *_tables.plain(frame, n_rows)) for name, frame in tables.items()],
         settings=_tables.settings(adata, made),
         versions=_tables.versions(),
         fingerprint=_tables.fingerprint(adata, layer),

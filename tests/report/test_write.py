@@ -285,3 +285,19 @@ def test_concepts_of_seed_genes(simulated: AnnData, tmp_path: Path) -> None:
     assert page.data["concepts"] == list(seeds)
     assert page.data["doubtful"] is None
     assert {o["concept"] for o in page.data["overlays"] if o["kind"] == "saliency"} == set(seeds)
+
+
+def test_checks_and_further_tables(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
+    adata, model = result
+    extra = pd.DataFrame({"pair <b>": ["a", "<i>b</i>"], "agreement": [0.123456, np.nan]})
+    page = page_of(adata, tmp_path / "a.html", model=model, tables={"Stability <u>": extra})
+    truth = stc.evaluate.faithfulness(adata, model, n_top=(20,), n_random=10, seed=0)
+    for concept in ("ONL", "GCL"):
+        row = truth.query(f"concept == '{concept}' and curve == 'deletion' and n_genes == 20").iloc[0]
+        for value in (row["score"], row["score_random"]):
+            assert f"{value:.3g}" in page.text
+    for text in ("Stability <u>", "pair <b>", "<i>b</i>", "0.123", "–"):
+        assert text in page.text
+    assert not [t for t, _ in page.tags if t in ("u", "b", "i")]
+    without = page_of(adata, tmp_path / "b.html")
+    assert "Does the model read" not in without.text
