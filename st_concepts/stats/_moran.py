@@ -124,8 +124,8 @@ def moran_null(
     *,
     graph: sp.sparray | sp.spmatrix | None = None,
     kind: GraphKind = "auto",
-    exact_below: int = 4000,
-    n_tiles: int = 1500,
+    exact_below: int = 2000,
+    n_tiles: int = 800,
     scheme: Scheme = "bands",
 ) -> MoranNull:
     """Null model by Moran spectral randomisation of the spot graph.
@@ -141,7 +141,7 @@ def moran_null(
         Symmetric sparse weights between spots, such as ``obsp["spatial_connectivities"]``; by default
         :func:`spatial_graph` makes one from ``coords``.
     kind
-        Kind of graph to make, see :func:`spatial_graph`.
+        Kind of graph to make, see :func:`spatial_graph`; tiles are joined by Delaunay edges.
     exact_below
         Up to this many spots per section every spot is a unit of its own; beyond, tiles of spots are. With ``S``
         sections the limit, like ``n_tiles``, is divided by the cube root of ``S``, which keeps the cost of all
@@ -217,7 +217,9 @@ def moran_null(
         average = tile_mean(balanced_tiles(xy, number, codes))
         unit_codes = np.repeat(np.arange(len(size)), number)
     if user_graph is None:
-        weights = spatial_graph(xy if average is None else average @ xy, unit_codes, kind=kind)
+        # tiles are cut at medians, so their centres line up without being a grid
+        units_xy, units_kind = (xy, kind) if average is None else (average @ xy, "delaunay")
+        weights = spatial_graph(units_xy, unit_codes, kind=units_kind)
     elif average is None:
         weights = user_graph
     else:

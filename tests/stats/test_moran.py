@@ -5,8 +5,9 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse.csgraph import connected_components
 
-from st_concepts.stats import moran_i, moran_null, moran_surrogates, permutation_null, spatial_graph
+from st_concepts.stats import association_test, moran_i, moran_null, moran_surrogates, permutation_null, spatial_graph
 
 RNG = np.random.default_rng(0)
 XY = RNG.uniform(0, 10, (120, 2))
@@ -132,3 +133,22 @@ def test_errors_say_what_to_do():
         moran_surrogates(np.full(120, np.nan), moran_null(XY))
     with pytest.raises(ValueError, match="rows"):
         moran_i(np.zeros(5), moran_null(XY))
+
+
+@pytest.mark.parametrize("n_side", [50, 65])
+def test_tiles_of_a_lattice_make_one_piece_and_hold_the_level(n_side: int) -> None:
+    # tile centres of a lattice line up here and there; taken for a grid, they fell into a hundred pieces
+    x, y = np.meshgrid(np.arange(float(n_side)), np.arange(float(n_side)))
+    xy = np.c_[x.ravel() + 0.5 * (y.ravel() % 2), y.ravel() * 0.866]
+    null = moran_null(xy)
+    assert null.n_units < len(xy)
+    assert connected_components(null.weights)[0] == 1
+    # smooth genes that have nothing to do with a ring-shaped layer
+    rng = np.random.default_rng(0)
+    center = xy.mean(0)
+    ring = np.abs(np.linalg.norm(xy - center, axis=1) - n_side / 4) < n_side / 12
+    waves = rng.normal(size=(300, 12, 2)) / (0.2 * n_side)
+    phase, weight = rng.uniform(0, 2 * np.pi, (300, 12)), rng.normal(size=(300, 12))
+    genes = np.stack([np.cos(xy @ w.T + p) @ a for w, p, a in zip(waves, phase, weight, strict=True)], axis=1)
+    p = association_test(genes, ring.astype(float), null, n_null=0).pval[:, 0]
+    assert (p < 0.05).mean() < 0.12
