@@ -63,3 +63,14 @@ def safe_labels(names: Iterable[str]) -> list[str]:
 def saliency_layer(label: str, key_added: str = KEYS.SALIENCY_MAP) -> str:
     """Name of the layer that holds the per-spot saliency of the concept with safe label ``label``."""
     return f"{key_added}_{label}"
+
+
+def concept_slot(base: str, key_added: str = KEYS.CONCEPTS) -> str:
+    """Slot that belongs to a set of concepts: a second set, under another key, gets slots of its own.
+
+    Examples
+    --------
+    >>> concept_slot(KEYS.SCORE), concept_slot(KEYS.SCORE, "seeds")
+    ('concept_score', 'seeds_score')
+    """
+    return base if key_added == KEYS.CONCEPTS else base.replace("concept", key_added, 1)

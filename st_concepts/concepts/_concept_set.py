@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from st_concepts._keys import KEYS, safe_labels
+from st_concepts._keys import KEYS, concept_slot, safe_labels
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,10 @@ class ConceptSet:
     def directions(self) -> np.ndarray:
         """float64 ``(n_concepts, n_latent)``: vectors over scale, so that gradients are in units of the score."""
         return self.vectors.astype(np.float64) / self.scale[:, None]
+
+    def slot(self, base: str) -> str:
+        """Slot of this set: ``base`` itself for the set kept under ``"concepts"``, else named after its key."""
+        return concept_slot(base, str(self.params.get("key", KEYS.CONCEPTS)))
 
     def score(self, latent: np.ndarray) -> np.ndarray:
         """Concept scores ``(vector . mu - center) / scale``, float64 ``(n_obs, n_concepts)``."""

@@ -99,8 +99,9 @@ def informative(totals: np.ndarray) -> np.ndarray:
 
 def membership(adata: AnnData, concepts: ConceptSet) -> Membership:
     """Inside / outside of each concept: ``obsm["concept_members"]``, or else by concept score."""
-    if KEYS.MEMBERS in adata.obsm:
-        frame = adata.obsm[KEYS.MEMBERS]
+    key = concepts.slot(KEYS.MEMBERS)
+    if key in adata.obsm:
+        frame = adata.obsm[key]
         if list(frame.columns) == concepts.labels:
             return Membership(concepts.names, frame.to_numpy().astype(np.int8))
     return from_scores(concepts.names, scores(adata, concepts).to_numpy())

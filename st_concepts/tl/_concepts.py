@@ -1,4 +1,4 @@
-"""`stc.tl.concepts` and `stc.tl.score_concepts`."""
+"""`stc.tl.concepts`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from st_concepts._keys import KEYS
+from st_concepts._keys import KEYS, concept_slot
 from st_concepts.attribution import Batch, group_attributions
 from st_concepts.concepts import (
     ConceptSet,
@@ -20,7 +20,6 @@ from st_concepts.concepts import (
     from_masks,
     from_scores,
     get_estimator,
-    read_concepts,
     score_frame,
     seed_regression,
     soft_labels,
@@ -45,7 +44,7 @@ def concepts(
     unlabelled: Literal["learn", "ignore"] = "learn",
     layer: str | None = None,
     key_added: str = KEYS.CONCEPTS,
-    score_key: str = KEYS.SCORE,
+    score_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     """Define concepts and score every spot.
@@ -83,7 +82,8 @@ def concepts(
     layer
         Layer with the counts; by default that of the model.
     key_added, score_key
-        Where to write.
+        Where to write. A second set of concepts, under another ``key_added``, gets slots of its own:
+        ``key_added="seeds"`` writes ``obsm["seeds_score"]``, ``obsm["seeds_members"]`` and so on.
     copy
         Return a changed copy instead of writing into ``adata``.
 
@@ -134,6 +134,7 @@ def concepts(
         )
     if unlabelled not in ("learn", "ignore"):
         raise ValueError(f"unlabelled={unlabelled!r} is unknown; use 'learn' or 'ignore'.")
+    score_key = score_key or concept_slot(KEYS.SCORE, key_added)
     record = get_estimator(estimator)
     encoder = as_encoder(model)
     layer = counts_layer(adata, encoder, layer)
@@ -180,6 +181,7 @@ def concepts(
             "estimator": estimator,
             "layer": layer or "",
             "target_sum": float(getattr(encoder, "target_sum", np.median(totals[totals > 0]))),
+            "key": key_added,
             "score_key": score_key,
         }
         | ({"label_error": soft.label_error} if soft is not None and np.isfinite(soft.label_error) else {}),
@@ -187,88 +189,19 @@ def concepts(
     )
     if named is None:
         named = from_scores(names, made.score(latent))
-    gradient = _mean_gradient(adata, encoder, layer, made)
+    gradient = mean_gradient(adata, encoder, layer, made)
 
     out = adata.copy() if copy else adata
     out.uns[key_added] = made.to_uns()
     out.obsm[score_key] = score_frame(made, latent, adata.obs_names)
-    out.obsm[KEYS.MEMBERS] = pd.DataFrame(named.members, index=adata.obs_names, columns=made.labels)
-    out.varm[KEYS.GRADIENT] = gene_frame(gradient, encoder.var_names, adata.var_names, made.labels)
+    out.obsm[made.slot(KEYS.MEMBERS)] = pd.DataFrame(named.members, index=adata.obs_names, columns=made.labels)
+    out.varm[made.slot(KEYS.GRADIENT)] = gene_frame(gradient, encoder.var_names, adata.var_names, made.labels)
     if soft is not None:
         disagreement = np.full(adata.n_obs, np.nan, dtype=np.float32)
         disagreement[usable] = soft.disagreement
-        out.obs[KEYS.DISAGREEMENT] = disagreement
-    elif KEYS.DISAGREEMENT in out.obs:
-        del out.obs[KEYS.DISAGREEMENT]
-    return out if copy else None
-
-
-def score_concepts(
-    adata: AnnData,
-    model: Any,
-    *,
-    concepts: AnnData | Mapping[str, Any] | ConceptSet,
-    layer: str | None = None,
-    key_added: str = KEYS.CONCEPTS,
-    score_key: str = KEYS.SCORE,
-    copy: bool = False,
-) -> AnnData | None:
-    """Score the spots of another section with concepts that were defined elsewhere; nothing is fitted again.
-
-    Parameters
-    ----------
-    adata
-        Raw counts of the section to score. Genes are matched by name.
-    model
-        The model that the concepts were made with.
-    concepts
-        The AnnData that ``stc.tl.concepts`` wrote into, or its ``uns["concepts"]``.
-    layer
-        Layer with the counts; by default that of the model.
-    key_added, score_key
-        Where to write.
-    copy
-        Return a changed copy instead of writing into ``adata``.
-
-    Returns
-    -------
-    `None`, or the copy. Writes ``uns["concepts"]`` (the same concepts) and ``obsm["concept_score"]``. Scores are in the
-    units of the section of definition. ``obsm["concept_members"]`` is removed, or, where ``adata.obs`` has the
-    column that defined the concepts, made from that.
-
-    Raises
-    ------
-    ValueError
-        The concepts were made with another model (both fingerprints are named).
-
-    Examples
-    --------
-    >>> import st_concepts as stc
-    >>> adata = stc.datasets.simulated_bulb(n_obs=200, n_vars=150, seed=0)
-    >>> model = stc.SpotVAE(adata, n_latent=5).fit(max_epochs=0, progress=False)
-    >>> stc.tl.concepts(adata, model, groupby="layer")
-    >>> other = stc.datasets.simulated_bulb(n_obs=150, n_vars=150, seed=0)
-    >>> stc.tl.score_concepts(other, model, concepts=adata)
-    >>> other.obsm["concept_score"].shape
-    (150, 5)
-    """
-    encoder = as_encoder(model)
-    made = read_concepts(concepts)
-    made.check_model(encoder.fingerprint)
-    layer = counts_layer(adata, encoder, layer)
-    latent, _ = embed_all(adata, encoder, layer)
-    gradient = _mean_gradient(adata, encoder, layer, made)
-    stored = made.to_uns()
-    stored["params"] |= {"layer": layer or "", "score_key": score_key}
-    members = _labels_at_hand(adata, made)
-    out = adata.copy() if copy else adata
-    out.uns[key_added] = stored
-    out.obsm[score_key] = score_frame(made, latent, adata.obs_names)
-    if members is not None:
-        out.obsm[KEYS.MEMBERS] = members
-    elif KEYS.MEMBERS in out.obsm:
-        del out.obsm[KEYS.MEMBERS]
-    out.varm[KEYS.GRADIENT] = gene_frame(gradient, encoder.var_names, adata.var_names, made.labels)
+        out.obs[made.slot(KEYS.DISAGREEMENT)] = disagreement
+    elif made.slot(KEYS.DISAGREEMENT) in out.obs:
+        del out.obs[made.slot(KEYS.DISAGREEMENT)]
     return out if copy else None
 
 
@@ -306,28 +239,6 @@ def _membership(
     if not isinstance(mask, Mapping):
         mask = {"concept": mask}
     return from_masks(mask, adata.n_obs).check()
-
-
-def _labels_at_hand(adata: AnnData, made: ConceptSet) -> pd.DataFrame | None:
-    """Inside and outside of each concept by the column that defined it; `None` where there is none of its labels."""
-    groupby = made.params.get("groupby")
-    if not groupby or groupby not in adata.obs:
-        return None
-    labels = adata.obs[groupby].astype(object)
-    known = labels.notna().to_numpy()
-    text = labels[known].astype(str)
-    reference = str(made.params.get("reference", "rest"))
-    if reference == "rest":
-        against = np.ones(len(text), dtype=bool)
-    else:
-        # several labels were joined, unless one label is called just so
-        against = text.isin([reference, *reference.split(", ")]).to_numpy()
-    members = np.full((adata.n_obs, len(made.names)), -1, dtype=np.int8)
-    for j, name in enumerate(made.names):
-        members[known, j] = np.where(text == name, 1, np.where(against, 0, -1))
-    if not (members == 1).any():
-        return None
-    return pd.DataFrame(members, index=adata.obs_names, columns=made.labels)
 
 
 def _sides(named: Membership, j: int, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -398,7 +309,8 @@ def _given_vectors(vectors: Any, n_latent: int) -> tuple[list[str], np.ndarray]:
     return names, np.stack(rows)
 
 
-def _mean_gradient(adata: AnnData, encoder: Encoder, layer: str | None, made: ConceptSet) -> np.ndarray:
+def mean_gradient(adata: AnnData, encoder: Encoder, layer: str | None, made: ConceptSet) -> np.ndarray:
+    """Mean gradient of each score over all spots, float64 ``(n_concepts, genes of the model)``."""
     batches = (
         Batch(features, np.ones((features.shape[0], 1)), codes)
         for _, features, _, codes in stream(adata, encoder, layer)

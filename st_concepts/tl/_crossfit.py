@@ -13,7 +13,8 @@ from st_concepts._keys import KEYS
 from st_concepts.concepts import read_concepts
 from st_concepts.models import SpotVAE
 from st_concepts.stats import balanced_tiles
-from st_concepts.tl._concepts import EstimatorName, concepts, score_concepts
+from st_concepts.tl._concepts import EstimatorName, concepts
+from st_concepts.tl._score_concepts import score_concepts
 
 
 def cross_fit(

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
-from st_concepts.concepts import DOUBT_ABOVE, Membership, read_concepts
+from st_concepts.concepts import DOUBT_ABOVE, ConceptSet, Membership, read_concepts
 from st_concepts.stats import (
     AssociationResult,
     NullModel,
@@ -139,7 +139,7 @@ def rank_genes_concepts(
     layer = layer if layer is not None else (made.params.get("layer") or None)
     x, counts = expression(adata, layer, float(made.params["target_sum"]))
     usable = informative(np.asarray(x.sum(1)).ravel() if counts is None else np.asarray(counts.sum(1)).ravel())
-    gradient = _gradient(adata, labels)
+    gradient = _gradient(adata, made, labels)
     label_target = np.where(members.members < 0, np.nan, members.members).astype(np.float64)
     label_target[~usable] = np.nan
     score[~usable] = np.nan
@@ -253,9 +253,9 @@ def _saliency(adata: AnnData, key: str, labels: list[str]) -> np.ndarray:
     return frame[labels].to_numpy(dtype=np.float64)
 
 
-def _gradient(adata: AnnData, labels: list[str]) -> np.ndarray | None:
+def _gradient(adata: AnnData, made: ConceptSet, labels: list[str]) -> np.ndarray | None:
     """Mean gradient of each score, ``(n_vars, n_concepts)``, zero for genes that the model does not have."""
-    frame = adata.varm.get(KEYS.GRADIENT)
+    frame = adata.varm.get(made.slot(KEYS.GRADIENT))
     if frame is None or not set(labels) <= set(frame.columns):
         return None
     return np.nan_to_num(frame[labels].to_numpy(dtype=np.float64))

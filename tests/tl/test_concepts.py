@@ -360,3 +360,19 @@ def test_two_labelled_spots_warn_and_name_the_users_line(trained) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         stc.tl.concepts(adata, model, mask=np.arange(adata.n_obs) < 3)
+
+
+def test_a_second_set_of_concepts_has_slots_of_its_own(simulated) -> None:
+    model = stc.SpotVAE(simulated, n_latent=5).fit(max_epochs=0, progress=False)
+    stc.tl.concepts(simulated, model, groupby="layer")
+    before = {k: simulated.obsm[k].copy() for k in ("concept_score", "concept_members")}
+    gradient = simulated.varm["concept_gradient"].copy()
+    stc.tl.concepts(simulated, model, groupby="layer", groups=["GCL"], reference="ONL", key_added="pair")
+    for key, frame in before.items():
+        pd.testing.assert_frame_equal(simulated.obsm[key], frame)
+    pd.testing.assert_frame_equal(simulated.varm["concept_gradient"], gradient)
+    labels = simulated.obs["layer"].astype(str)
+    expected = np.select([labels == "GCL", labels == "ONL"], [1, 0], -1)
+    np.testing.assert_array_equal(simulated.obsm["pair_members"]["GCL"], expected)
+    stc.tl.rank_genes_concepts(simulated, concepts_key="pair", key_added="pair_genes", n_null=0)
+    assert simulated.uns["pair_genes"]["names"].dtype.names == ("GCL",)

@@ -1,0 +1,107 @@
+"""`stc.tl.score_concepts`: concepts of one section on another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from st_concepts._keys import KEYS, concept_slot
+from st_concepts.concepts import ConceptSet, read_concepts, score_frame
+from st_concepts.tl._common import as_encoder, counts_layer, embed_all
+from st_concepts.tl._concepts import gene_frame, mean_gradient
+
+
+def score_concepts(
+    adata: AnnData,
+    model: Any,
+    *,
+    concepts: AnnData | Mapping[str, Any] | ConceptSet,
+    layer: str | None = None,
+    key_added: str = KEYS.CONCEPTS,
+    score_key: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Score the spots of another section with concepts that were defined elsewhere; nothing is fitted again.
+
+    Parameters
+    ----------
+    adata
+        Raw counts of the section to score. Genes are matched by name.
+    model
+        The model that the concepts were made with.
+    concepts
+        The AnnData that ``stc.tl.concepts`` wrote into, or its ``uns["concepts"]``.
+    layer
+        Layer with the counts; by default that of the model.
+    key_added, score_key
+        Where to write.
+    copy
+        Return a changed copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    `None`, or the copy. Writes ``uns["concepts"]`` (the same concepts) and ``obsm["concept_score"]``. Scores are in the
+    units of the section of definition. ``obsm["concept_members"]`` is removed, or, where ``adata.obs`` has the
+    column that defined the concepts, made from that.
+
+    Raises
+    ------
+    ValueError
+        The concepts were made with another model (both fingerprints are named).
+
+    Examples
+    --------
+    >>> import st_concepts as stc
+    >>> adata = stc.datasets.simulated_bulb(n_obs=200, n_vars=150, seed=0)
+    >>> model = stc.SpotVAE(adata, n_latent=5).fit(max_epochs=0, progress=False)
+    >>> stc.tl.concepts(adata, model, groupby="layer")
+    >>> other = stc.datasets.simulated_bulb(n_obs=150, n_vars=150, seed=0)
+    >>> stc.tl.score_concepts(other, model, concepts=adata)
+    >>> other.obsm["concept_score"].shape
+    (150, 5)
+    """
+    encoder = as_encoder(model)
+    made = read_concepts(concepts)
+    made.check_model(encoder.fingerprint)
+    layer = counts_layer(adata, encoder, layer)
+    latent, _ = embed_all(adata, encoder, layer)
+    gradient = mean_gradient(adata, encoder, layer, made)
+    score_key = score_key or concept_slot(KEYS.SCORE, key_added)
+    made = replace(made, params=made.params | {"layer": layer or "", "key": key_added, "score_key": score_key})
+    members = _labels_at_hand(adata, made)
+    out = adata.copy() if copy else adata
+    out.uns[key_added] = made.to_uns()
+    out.obsm[score_key] = score_frame(made, latent, adata.obs_names)
+    if members is not None:
+        out.obsm[made.slot(KEYS.MEMBERS)] = members
+    elif made.slot(KEYS.MEMBERS) in out.obsm:
+        del out.obsm[made.slot(KEYS.MEMBERS)]
+    out.varm[made.slot(KEYS.GRADIENT)] = gene_frame(gradient, encoder.var_names, adata.var_names, made.labels)
+    return out if copy else None
+
+
+def _labels_at_hand(adata: AnnData, made: ConceptSet) -> pd.DataFrame | None:
+    """Inside and outside of each concept by the column that defined it; `None` where there is none of its labels."""
+    groupby = made.params.get("groupby")
+    if not groupby or groupby not in adata.obs:
+        return None
+    labels = adata.obs[groupby].astype(object)
+    known = labels.notna().to_numpy()
+    text = labels[known].astype(str)
+    reference = str(made.params.get("reference", "rest"))
+    if reference == "rest":
+        against = np.ones(len(text), dtype=bool)
+    else:
+        # several labels were joined, unless one label is called just so
+        against = text.isin([reference, *reference.split(", ")]).to_numpy()
+    members = np.full((adata.n_obs, len(made.names)), -1, dtype=np.int8)
+    for j, name in enumerate(made.names):
+        members[known, j] = np.where(text == name, 1, np.where(against, 0, -1))
+    if not (members == 1).any():
+        return None
+    return pd.DataFrame(members, index=adata.obs_names, columns=made.labels)
