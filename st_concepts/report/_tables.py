@@ -88,7 +88,11 @@ def histograms(adata: AnnData, made: ConceptSet) -> list[dict[str, Any]]:
 
 
 def faithful(adata: AnnData, model: Any, seed: int, n_genes: int = 20) -> pd.DataFrame:
-    """Mean score of the spots of each concept before and after its most salient genes, or random ones, are taken."""
+    """Mean score of the spots of each concept before and after its most salient genes, or random ones, are taken.
+
+    At most a quarter of the genes are taken: of a small panel, fewer than ``n_genes``.
+    """
+    n_genes = max(1, min(n_genes, int(adata.varm[KEYS.SALIENCY].notna().any(axis=1).sum()) // 4))
     found = evaluate.faithfulness(adata, model, n_top=(n_genes,), n_random=10, seed=seed).query("curve == 'deletion'")
     before, after = (found.query(f"n_genes == {n}").set_index("concept") for n in (0, n_genes))
     return pd.DataFrame(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.resources
+import logging
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -100,7 +101,10 @@ def write(
     genes = _overlays.top_genes(adata, made, n_genes)
     shown = dict(tables or {})
     if model is not None and KEYS.SALIENCY in adata.varm and adata.n_obs <= _CHECKED_SPOTS:
-        shown = {FAITHFULNESS: _tables.faithful(adata, model, seed)} | shown
+        try:
+            shown = {FAITHFULNESS: _tables.faithful(adata, model, seed)} | shown
+        except ValueError as error:  # too few expressed genes to compare with; the rest of the report stands
+            logging.getLogger(__name__).warning("faithfulness is left out of the report: %s", error)
     if model is not None:
         adata = _with_maps(adata, model, made, genes)
     rows = np.arange(adata.n_obs)
