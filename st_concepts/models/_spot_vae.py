@@ -106,7 +106,11 @@ class SpotVAE(SpotEncoder):
 
     def __repr__(self) -> str:
         c = self._config
-        state = f"fitted, {self.fingerprint}" if self._module is not None else "not fitted"
+        state = "not fitted"
+        if self._module is not None:
+            known = [r["validation_nll"] for r in self._history if np.isfinite(r["validation_nll"])]
+            judged = f", held-out NLL {min(known):.1f} per spot" if known else ""
+            state = f"fitted, {self.fingerprint}, {max(len(self._history) - 1, 0)} epochs{judged}"
         return f"SpotVAE(n_vars={len(self._var_names)}, n_latent={c['n_latent']}, init={c['init']!r}; {state})"
 
     # ------------------------------------------------------------------------------------------------- fitting

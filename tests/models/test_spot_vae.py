@@ -413,3 +413,12 @@ def test_the_nearly_empty_spots_of_real_sections_claim_no_component(mob11) -> No
     a, b = (m.first_layer.weight[:8].numpy().astype(np.float64) for m in models)
     a, b = (np.linalg.qr(w.T)[0] for w in (a, b))
     assert np.linalg.svd(a.T @ b)[1].min() > 0.999
+
+
+def test_repr_says_what_matters() -> None:
+    adata = stc.datasets.simulated_bulb(n_obs=100, n_vars=60, n_markers=2, n_smooth=5, seed=0)
+    model = stc.SpotVAE(adata, n_latent=3)
+    assert repr(model) == "SpotVAE(n_vars=60, n_latent=3, init='svd'; not fitted)"
+    model.fit(max_epochs=1, progress=False)
+    best = model.history["validation_nll"].min()
+    assert f"{model.fingerprint}, 1 epochs, held-out NLL {best:.1f} per spot" in repr(model)
