@@ -143,7 +143,8 @@ def scanpy_methods(half: AnnData) -> Methods:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
