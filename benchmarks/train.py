@@ -184,7 +184,7 @@ def compare_section(replicate: int, epochs: int, every: int) -> list[dict[str, A
     train, held = halves(section(replicate))
     print(f"replicate {replicate}: {train.n_obs} spots x {train.n_vars} genes, half the molecules held out", flush=True)
     rows = []
-    for init, n_latent in (("svd", 15), ("svd", 10), ("random", 10)):
+    for init, n_latent in (("svd", 20), ("svd", 10), ("random", 10)):
         rows.append(run_ours(train, held, init=init, n_latent=n_latent))
         print("  {model}, n_latent={n_latent}: {nll:.1f} in {seconds:.1f} s".format(**rows[-1]), flush=True)
     return [*rows, run_scvi(train, held, epochs=epochs, every=every)]
