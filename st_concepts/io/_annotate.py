@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Sequence
 from os import PathLike
@@ -14,6 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
+from st_concepts._progress import get_logger
 
 from ._annotate_shapes import Overlap, is_napari, read_napari, read_shapes, spots_in
 from ._annotate_table import read_barcodes
@@ -26,7 +26,7 @@ from ._spots import mostly_spot_names, parse_spot_names
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-logger = logging.getLogger("st_concepts.io")
+logger = get_logger("io")
 
 _KINDS = ("barcodes", "geojson", "napari", "spatialdata")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import logging
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -14,11 +13,12 @@ import numpy as np
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
+from st_concepts._progress import get_logger
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-logger = logging.getLogger("st_concepts.io")
+logger = get_logger("io")
 
 COUNTS_10X = "filtered_feature_bc_matrix.h5"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"

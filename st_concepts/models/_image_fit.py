@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from st_concepts._progress import bar
 from st_concepts.models._conv import ConvVAE, elbo_terms
 
 Load = Callable[[np.ndarray], torch.Tensor]
@@ -88,8 +89,6 @@ def fit_images(
     FloatingPointError
         The loss is not finite any more.
     """
-    from tqdm import tqdm
-
     device = module.device
     mask = None if mask is None else mask.to(device)
     rng = np.random.default_rng(options.seed)
@@ -109,9 +108,9 @@ def fit_images(
     best, best_epoch = judge(), 0
     history = [{"epoch": 0, "train_loss": math.nan, "validation_loss": best, "kl": math.nan}]
     best_state = {k: v.detach().clone() for k, v in module.state_dict().items()}
-    bar = tqdm(range(1, options.max_epochs + 1), desc=options.name, unit="epoch", disable=not options.progress)
+    epochs = bar(range(1, options.max_epochs + 1), desc=options.name, unit="epoch", progress=options.progress)
     try:
-        for epoch in bar:
+        for epoch in epochs:
             module.train()
             total = total_kl = 0.0
             n = 0
@@ -141,7 +140,7 @@ def fit_images(
                 )
             judged = judge()
             history.append({"epoch": epoch, "train_loss": total / n, "validation_loss": judged, "kl": total_kl / n})
-            bar.set_postfix(loss=f"{total / n:.2f}", held_out=f"{judged:.2f}")
+            epochs.set_postfix(loss=f"{total / n:.2f}", held_out=f"{judged:.2f}")
             if math.isnan(judged) or judged < best - options.min_delta * abs(best):
                 best, best_epoch = judged, epoch
                 for name, value in module.state_dict().items():
@@ -149,7 +148,7 @@ def fit_images(
             elif epoch - best_epoch >= options.patience:
                 break
     finally:
-        bar.close()
+        epochs.close()
         module.load_state_dict(best_state)
         module.eval()
     return history

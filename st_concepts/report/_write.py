@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import importlib.resources
-import logging
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._keys import KEYS, saliency_layer
+from st_concepts._progress import get_logger
 from st_concepts.concepts import ConceptSet, read_concepts
 from st_concepts.pl._groups import INSIDE, OUTSIDE
 from st_concepts.report import _overlays, _pack, _tables
@@ -104,7 +104,7 @@ def write(
         try:
             shown = {FAITHFULNESS: _tables.faithful(adata, model, seed)} | shown
         except ValueError as error:  # too few expressed genes to compare with; the rest of the report stands
-            logging.getLogger(__name__).warning("faithfulness is left out of the report: %s", error)
+            get_logger("report").warning("faithfulness is left out of the report: %s", error)
     if model is not None:
         adata = _with_maps(adata, model, made, genes)
     rows = np.arange(adata.n_obs)
