@@ -43,7 +43,7 @@ def analyse(adata: AnnData, settings: Settings) -> SpotVAE:
     s = settings
     model = SpotVAE(adata, layer=s.layer, batch_key=s.batch_key, n_latent=s.n_latent, seed=s.seed)
     model.fit(max_epochs=s.max_epochs, progress=sys.stderr.isatty())
-    say(f"model: {model!r}, {max(len(model.history) - 1, 0)} epochs")
+    say(f"model: {model!r}")
     tl.embed(adata, model)
     tl.concepts(adata, model, groupby=s.groupby, estimator=s.estimator)
     tl.saliency(adata, model, method=s.method)

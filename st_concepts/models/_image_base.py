@@ -11,12 +11,13 @@ import torch
 
 from st_concepts.models import _checkpoint
 from st_concepts.models._conv import ConvConfig, ConvVAE
+from st_concepts.models._repr import NotebookRepr
 from st_concepts.models._spot_encoder import NotFittedError
 
 _HISTORY = ("epoch", "train_loss", "validation_loss", "kl")
 
 
-class ImageModel:
+class ImageModel(NotebookRepr):
     """A convolutional VAE with a name, a history and a fingerprint; see its subclasses."""
 
     _kind: str
