@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
+from torch import nn
 
-from st_concepts.models._features import log_normalize
-from st_concepts.models._likelihood import CountHistogram, nb_rest
+from st_concepts._progress import bar
+from st_concepts.models._fit_state import Checkpoints, FitState
+from st_concepts.models._histogram import CountHistogram
+from st_concepts.models._likelihood import nb_rest
 from st_concepts.models._modules import SpotModule
+from st_concepts.models._runtime import Alone, Runtime
+from st_concepts.models._sparse import row_numbers
+from st_concepts.models._spot_data import SpotData
+from st_concepts.models._spot_rows import Batch, use_sparse
+from st_concepts.models._validate import _callers_level
 
 _THETA_RATE = 20.0
 _FUSED = tuple(int(v) for v in torch.__version__.split(".")[:2]) >= (2, 4)  # fused AdamW on the CPU
+_JUDGE_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -35,104 +43,64 @@ class FitOptions:
     progress: bool
 
 
-@dataclass
-class FitData:
-    """Counts to fit and counts to stop on, of the same spots.
-
-    Attributes
-    ----------
-    train, held_out
-        CSR counts ``(n_obs, n_vars)``; ``held_out`` is `None` where there is no early stopping.
-    codes
-        Section code of each spot, or `None`.
-    target_sum
-        Scale of the features.
-    """
-
-    train: sp.csr_matrix
-    held_out: sp.csr_matrix | None
-    codes: np.ndarray | None
-    target_sum: float
-    features: sp.csr_matrix = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.features = log_normalize(self.train, self.target_sum)
-
-    @property
-    def n_obs(self) -> int:
-        """Number of spots."""
-        return self.train.shape[0]
-
-    def batches(
-        self, counts: sp.csr_matrix, batch_size: int, device: torch.device, order: np.ndarray | None = None
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
-        """Dense (features, counts, codes) of consecutive rows, or of the rows in ``order``."""
-        for start in range(0, self.n_obs, batch_size):
-            stop = min(start + batch_size, self.n_obs)
-            rows: Any = slice(start, stop) if order is None else order[start:stop]
-            codes = None if self.codes is None else torch.from_numpy(self.codes[rows]).to(device)
-            yield dense(self.features[rows], device), dense(counts[rows], device), codes
-
-
-def dense(block: sp.csr_matrix, device: torch.device) -> torch.Tensor:
-    """A CSR batch as a dense float32 tensor."""
-    return torch.from_numpy(block.toarray().astype(np.float32, copy=False)).to(device)
-
-
-def thin(counts: sp.csr_matrix, fraction: float, seed: int) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-    """Split counts molecule by molecule: each goes to the second part with probability ``fraction``.
-
-    The two parts are independent given the expression level when counts are Poisson (Batson, Royce & Webber 2019,
-    *Molecular cross-validation for single-cell RNA-seq*), so one can judge a fit to the other with no spot held out.
-
-    Examples
-    --------
-    >>> a, b = thin(sp.csr_matrix([[3.0, 0.0], [5.0, 2.0]]), 0.5, seed=0)
-    >>> (a + b).toarray()
-    array([[3., 0.],
-           [5., 2.]], dtype=float32)
-    """
-    second = np.random.default_rng(seed).binomial(counts.data.astype(np.int64), fraction)
-    parts = []
-    for data in (counts.data - second, second):
-        part = sp.csr_matrix((data.astype(np.float32), counts.indices.copy(), counts.indptr.copy()), counts.shape)
-        part.eliminate_zeros()
-        parts.append(part)
-    return parts[0], parts[1]
-
-
 @torch.no_grad()
-def held_out_nll(
-    module: SpotModule, data: FitData, counts: sp.csr_matrix, histogram: CountHistogram, batch_size: int
-) -> float:
-    """Negative log likelihood per spot of ``counts`` at the posterior mean given the training counts."""
+def held_out_nll(module: SpotModule, data: SpotData) -> float:
+    """Negative log likelihood per spot of the molecules held out, at the posterior mean given the training counts."""
+    held, histogram = data.held_out, data.held_histogram
+    if held is None or histogram is None:
+        return math.nan
     module.eval()
-    device = module.weight.device
-    total = float(histogram.log_likelihood(module.log_theta))
-    for x, c, codes in data.batches(counts, batch_size, device):
-        z = module.rest(module.preactivations(x, codes))
-        total += float(nb_rest(module.logits(z, codes), module.log_theta, c, c.sum(1)))
-    return -total / data.n_obs
+    device = module.encoder_weight.device
+    total = float(histogram.to(device).log_likelihood(module.log_theta))
+    sparse = use_sparse(data.density, device)
+    for first in range(0, data.sample.n, _JUDGE_BATCH):
+        last = min(first + _JUDGE_BATCH, data.sample.n)
+        batch = data.sample.cut(first, last).batch(device, sparse=sparse, transpose=False)
+        counts = held[first:last]
+        offsets = torch.from_numpy(counts.indptr.astype(np.int64)).to(device)
+        columns = torch.from_numpy(counts.indices).to(device)
+        flat = row_numbers(offsets, counts.nnz).mul_(data.n_vars).add_(columns)
+        size = torch.from_numpy(np.asarray(counts.sum(1), dtype=np.float32).ravel()).to(device)
+        logits = module.logits(module.rest(module.preactivations(batch.x, batch.codes)), batch.codes)
+        total += float(nb_rest(logits, module.log_theta, flat, torch.from_numpy(counts.data).to(device), size))
+    return -total / data.sample.n
 
 
 def elbo_loss(
     module: SpotModule,
-    batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None],
+    batch: Batch,
     histogram: CountHistogram,
     *,
     kl_weight: float,
     noise: torch.Tensor,
+    n: float | None = None,
 ) -> torch.Tensor:
-    """Negative evidence lower bound per spot of one batch, one posterior sample."""
-    x, counts, codes = batch
-    n = x.shape[0]
-    mean, log_var = module.rest.posterior(module.preactivations(x, codes))
+    """Negative evidence lower bound per spot of one batch, one posterior sample.
+
+    ``n`` is the number of spots of the step where ``batch`` is a part of them: the sum over the parts less the
+    dispersion term, which every part has in full, is then the loss of the step.
+    """
+    n = n or batch.n
+    mean, log_var = module.rest.posterior(module.preactivations(batch.x, batch.codes))
     z = mean + noise * (0.5 * log_var).exp()
-    rest = nb_rest(module.logits(z, codes), module.log_theta, counts, counts.sum(1))
+    rest = nb_rest(module.logits(z, batch.codes), module.log_theta, batch.flat, batch.counts, batch.size)
     # the dispersion term of the whole data set, shared out to its spots: less noisy than that of the batch
     log_likelihood = rest / n + histogram.log_likelihood(module.log_theta) / histogram.n_obs
     kl = 0.5 * (mean**2 + log_var.exp() - log_var - 1.0).sum() / n
     return kl_weight * kl - log_likelihood
+
+
+class Elbo(nn.Module):
+    """`elbo_loss` as a module, which is what Fabric wraps."""
+
+    def __init__(self, module: SpotModule, histogram: CountHistogram, kl_weight: float) -> None:
+        super().__init__()
+        self.module, self.histogram, self.kl_weight = module, histogram, kl_weight
+
+    def forward(self, batch: Batch, noise: torch.Tensor, n: int, n_parts: int) -> torch.Tensor:
+        """Loss of a part of a step; the mean over ``n_parts`` processes is the loss of the step."""
+        # gradients are averaged over the processes: what is summed over spots counts n_parts times
+        return elbo_loss(self.module, batch, self.histogram, kl_weight=self.kl_weight, noise=noise, n=n / n_parts)
 
 
 def parameter_groups(module: SpotModule, lr: float) -> list[dict[str, Any]]:
@@ -142,9 +110,9 @@ def parameter_groups(module: SpotModule, lr: float) -> list[dict[str, Any]]:
     the number of genes: the first layer gets ``lr`` times width over genes, as in muP (Yang et al. 2021, table 3).
     The log dispersions, one number a gene with a well-conditioned likelihood of its own, get more.
     """
-    first = [module.weight, module.bias]
+    first = [module.encoder_weight, module.bias]
     special = {id(p) for p in (*first, module.log_theta)}
-    width, n_vars = module.weight.shape
+    n_vars, width = module.encoder_weight.shape
     return [
         {"params": [p for p in module.parameters() if id(p) not in special], "lr": lr},
         {"params": first, "lr": lr * min(1.0, width / n_vars)},
@@ -152,84 +120,116 @@ def parameter_groups(module: SpotModule, lr: float) -> list[dict[str, Any]]:
     ]
 
 
-def fit_module(module: SpotModule, data: FitData, options: FitOptions) -> tuple[list[dict[str, float]], int]:
+def fit_module(
+    module: SpotModule,
+    data: SpotData,
+    options: FitOptions,
+    runtime: Runtime | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> tuple[list[dict[str, float]], int]:
     """Train ``module`` in place and leave it in its best state; epoch 0 is the start itself.
+
+    Parameters
+    ----------
+    module
+        At its start, on the device of ``runtime``.
+    data, options
+        What to fit, and how.
+    runtime
+        Processes that share the work; by default this one alone.
+    checkpoints
+        Where the state is kept, and continued from where there is one.
 
     Returns
     -------
     One record per epoch, ``epoch``, ``train_loss`` (NaN at 0), ``validation_nll`` (NaN without held-out counts), and
     the epoch whose state was kept.
     """
-    from tqdm.auto import tqdm
-
-    device = module.weight.device
-    histogram = CountHistogram.of(data.train).to(device)
-    held = data.held_out
-    held_histogram = None if held is None else CountHistogram.of(held).to(device)
-    rng = np.random.default_rng(options.seed)
-    generator = torch.Generator(device=device).manual_seed(options.seed)
+    runtime = runtime or Alone(module.encoder_weight.device)
     optimizer = torch.optim.AdamW(
         parameter_groups(module, options.lr), lr=options.lr, weight_decay=options.weight_decay, fused=_FUSED
     )
-
-    def judge() -> float:
-        if held is None or held_histogram is None:
-            return math.nan
-        return held_out_nll(module, data, held, held_histogram, max(options.batch_size, 256))
-
-    history = [{"epoch": 0, "train_loss": math.nan, "validation_nll": judge()}]
-    best, best_epoch = history[0]["validation_nll"], 0
-    best_state = {k: v.detach().clone() for k, v in module.state_dict().items()}
-    bar = tqdm(range(1, options.max_epochs + 1), desc="SpotVAE", unit="epoch", disable=not options.progress)
+    state = FitState.begin(module, optimizer, options.seed, runtime.device)
+    if checkpoints is None or not checkpoints.restore(state):
+        state.record(math.nan, held_out_nll(module, data))
+        state.keep(state.history[0]["validation_nll"])
+        _save(checkpoints, state, runtime)
+    histogram = data.histogram.to(runtime.device)
+    elbo, stepper = runtime.setup(Elbo(module, histogram, options.kl_weight), optimizer)
+    done = state.epoch  # epochs that are complete
+    shown = bar(
+        range(done + 1, 1 + (done if state.stopped(options.patience) else options.max_epochs)),
+        desc="SpotVAE",
+        unit="epoch",
+        progress=options.progress and runtime.rank == 0,
+    )
     try:
-        for epoch in bar:
-            loss, nll = _train_epoch(module, data, histogram, optimizer, options, rng, generator), judge()
-            if not math.isfinite(loss) or (held is not None and not math.isfinite(nll)):
+        for epoch in shown:
+            loss = _train_epoch(elbo, data, stepper, options, runtime, state, checkpoints)
+            nll = held_out_nll(module, data)
+            if not math.isfinite(loss) or (data.held_out is not None and not math.isfinite(nll)):
                 raise FloatingPointError(
                     f"The loss became non-finite in epoch {epoch} with lr={options.lr}. Call fit() with a smaller lr."
                 )
-            history.append({"epoch": epoch, "train_loss": loss, "validation_nll": nll})
-            bar.set_postfix(loss=f"{loss:.1f}", held_out=f"{nll:.2f}")
-            if held is None or nll < best - options.min_delta * abs(best):
-                best, best_epoch = nll, epoch
-                for name, value in module.state_dict().items():
-                    best_state[name].copy_(value)
-            elif epoch - best_epoch >= options.patience:
+            state.record(loss, nll)
+            shown.set_postfix(loss=f"{loss:.1f}", held_out=f"{nll:.2f}")
+            if data.held_out is None or nll < state.best - options.min_delta * abs(state.best):
+                state.keep(nll)
+            _save(checkpoints, state, runtime)
+            if state.stopped(options.patience):
                 break
     except KeyboardInterrupt:
         warnings.warn(
-            f"Fit interrupted in epoch {len(history)}; the state of epoch {best_epoch} is kept.",
+            f"Fit interrupted in epoch {len(state.history)}; the state of epoch {state.best_epoch} is kept.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=_callers_level(),
         )
     finally:
-        bar.close()
-    module.load_state_dict(best_state)
+        shown.close()
+    module.load_state_dict(state.best_state)
     module.eval()
-    return history, best_epoch
+    return state.history, state.best_epoch
+
+
+def _save(checkpoints: Checkpoints | None, state: FitState, runtime: Runtime) -> None:
+    if checkpoints is not None and runtime.rank == 0:
+        checkpoints.write(state)
 
 
 def _train_epoch(
-    module: SpotModule,
-    data: FitData,
-    histogram: CountHistogram,
-    optimizer: torch.optim.Optimizer,
+    elbo: nn.Module,
+    data: SpotData,
+    optimizer: Any,
     options: FitOptions,
-    rng: np.random.Generator,
-    generator: torch.Generator,
+    runtime: Runtime,
+    state: FitState,
+    checkpoints: Checkpoints | None,
 ) -> float:
-    """One pass over the spots in random order; mean loss per spot."""
-    module.train()
-    device = module.weight.device
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    for batch in data.batches(data.train, options.batch_size, device, rng.permutation(data.n_obs)):
-        n = batch[0].shape[0]
-        noise = torch.randn(n, module.rest.n_latent, generator=generator, device=device)
+    """One pass over the spots in random order, or what is left of it; mean loss per spot."""
+    state.module.train()
+    device, theta = runtime.device, state.module.log_theta
+    sparse = use_sparse(data.density, device)
+    last = time.monotonic()
+    state.begin_epoch()
+    for part in data.ordered(state.rng, options.batch_size, state.step):
+        n = part.n
+        noise = torch.randn(n, state.module.n_latent, generator=state.generator, device=device)
+        mine = _share(n, runtime)
+        batch = part.cut(mine.start, mine.stop).batch(device, sparse=sparse)
         optimizer.zero_grad(set_to_none=True)
-        loss = elbo_loss(module, batch, histogram, kl_weight=options.kl_weight, noise=noise)
-        loss.backward()
+        loss = elbo(batch, noise[mine], n, runtime.size)
+        runtime.backward(loss)
         optimizer.step()
         with torch.no_grad():  # a gene without counts has no finite best dispersion
-            module.log_theta.clamp_(-8.0, 12.0)
-        total += loss.detach() * n
-    return float(total) / data.n_obs
+            theta.clamp_(-8.0, 12.0)
+        state.loss += loss.detach() * n
+        state.step += 1
+        if checkpoints is not None and checkpoints.minutes and time.monotonic() - last > 60 * checkpoints.minutes:
+            _save(checkpoints, state, runtime)
+            last = time.monotonic()
+    return float(runtime.mean(state.loss)) / data.n_obs
+
+
+def _share(n: int, runtime: Runtime) -> slice:
+    """Spots of a step that this process takes."""
+    return slice(n * runtime.rank // runtime.size, n * (runtime.rank + 1) // runtime.size)

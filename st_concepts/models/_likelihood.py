@@ -5,52 +5,74 @@ For counts ``c``, means ``m = s * softmax(logits)`` and inverse dispersions ``th
     sum lgamma(c + theta) - lgamma(theta) - lgamma(c + 1)                       (depends on theta and the counts alone)
     + theta log theta - (theta + c) log(theta + m) + c log m                    (the rest)
 
-The first line depends on ``theta_g`` and the histogram of the counts of gene g only, so `CountHistogram` evaluates it
-once per distinct (gene, count) pair of the whole data set; `nb_rest` does the second line with a fused backward.
+The first line depends on ``theta_g`` and the histogram of the counts of gene g only: see `_histogram.CountHistogram`.
+`nb_rest` does the second line with a fused backward.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import scipy.sparse as sp
 import torch
+from torch.autograd.function import once_differentiable
 
 _TINY = 1e-30
 
 
 class _NBRest(torch.autograd.Function):
-    """Sum of ``theta log theta - (theta + c) log(theta + m) + c log m``; gradients made in the forward."""
+    """Sum of ``theta log theta - (theta + c) log(theta + m) + c log m``; gradients made in the forward.
+
+    Nothing but the exponential, the logarithm and one quotient is taken on the grid: counts enter at their nonzeros.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, logits: torch.Tensor, log_theta: torch.Tensor, counts: torch.Tensor, size: torch.Tensor
+        ctx: Any,
+        logits: torch.Tensor,
+        log_theta: torch.Tensor,
+        flat: torch.Tensor,
+        values: torch.Tensor,
+        size: torch.Tensor,
     ) -> torch.Tensor:
+        n, n_vars = logits.shape
+        logits = logits if logits.dtype == torch.float64 else logits.float()
         theta = log_theta.exp()
-        log_p = torch.log_softmax(logits, dim=1)
-        p = log_p.exp()
-        log_m = log_p + size.clamp_min(_TINY).log()[:, None]
-        m = p * size[:, None]
-        total = m + theta  # theta + m
-        log_total = total.log()
-        c_theta = counts + theta
-        value = (counts * log_m).sum() - (c_theta * log_total).sum() + size.shape[0] * (theta * log_theta).sum()
+        shifted = logits - logits.amax(dim=1, keepdim=True) if n else logits
+        row, gene = flat // n_vars, flat % n_vars
+        logit_nz = shifted.view(-1)[flat]
+        p = shifted.exp_()
+        normaliser = p.sum(dim=1)
+        log_m_nz = logit_nz + (size.clamp_min(_TINY).log() - normaliser.log())[row]
+        m = p.mul_((size / normaliser)[:, None])
+        ratio = m / theta  # small where counts are rare: log1p keeps what a difference of logarithms would lose
+        ratio_nz = ratio.view(-1)[flat]
+        share = None
+        if any(ctx.needs_input_grad):
+            share = (ratio + 1.0).reciprocal_()  # theta / (theta + m)
+        column = ratio.log1p_().sum(0)
+        value = (values * (log_m_nz - log_theta[gene] - ratio_nz.log1p())).sum() - (column * theta).sum()
+        if share is None:
+            return value
+        grad_theta = n - column - share.sum(0)
+        grad_theta.index_add_(0, gene, -values / (theta[gene] * (1.0 + ratio_nz)))
         # d/dlogm = theta (c - m) / (theta + m); softmax turns that into u - p sum(u)
-        u = (counts - m).mul_(theta).div_(total)
-        grad_logits = u.sub_(p.mul_(u.sum(dim=1, keepdim=True)))
-        grad_theta = size.shape[0] * (log_theta + 1.0) - log_total.sum(0) - c_theta.div_(total).sum(0)
+        u_nz = values * share.view(-1)[flat]
+        u = share.mul_(m).neg_()
+        u.view(-1).index_add_(0, flat, u_nz)
+        grad_logits = u.sub_(m.mul_((u.sum(dim=1) / size.clamp_min(_TINY))[:, None]))
         ctx.save_for_backward(grad_logits, grad_theta * theta)
         return value
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         grad_logits, grad_log_theta = ctx.saved_tensors
-        return grad * grad_logits, grad * grad_log_theta, None, None
+        return grad * grad_logits, grad * grad_log_theta, None, None, None
 
 
-def nb_rest(logits: torch.Tensor, log_theta: torch.Tensor, counts: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+def nb_rest(
+    logits: torch.Tensor, log_theta: torch.Tensor, flat: torch.Tensor, values: torch.Tensor, size: torch.Tensor
+) -> torch.Tensor:
     """The part of the log likelihood that needs the grid, summed; differentiable in ``logits`` and ``log_theta``.
 
     Parameters
@@ -59,8 +81,8 @@ def nb_rest(logits: torch.Tensor, log_theta: torch.Tensor, counts: torch.Tensor,
         ``(n, n_vars)``; means are ``size[:, None] * softmax(logits)``.
     log_theta
         ``(n_vars,)``, log inverse dispersion.
-    counts
-        ``(n, n_vars)`` non-negative counts.
+    flat, values
+        The nonzero counts: int64 positions in the flattened grid, each once, and their values.
     size
         ``(n,)`` total of the counts to explain; a size of zero contributes nothing.
 
@@ -71,65 +93,11 @@ def nb_rest(logits: torch.Tensor, log_theta: torch.Tensor, counts: torch.Tensor,
     Examples
     --------
     >>> import torch
-    >>> float(nb_rest(torch.zeros(1, 2), torch.zeros(2), torch.zeros(1, 2), torch.zeros(1)))
+    >>> none = torch.zeros(0)
+    >>> float(nb_rest(torch.zeros(1, 2), torch.zeros(2), none.long(), none, torch.zeros(1)))
     -0.0
     """
-    return _NBRest.apply(logits, log_theta, counts, size)
-
-
-@dataclass(frozen=True)
-class CountHistogram:
-    """Distinct (gene, count) pairs of a count matrix with their multiplicities.
-
-    Attributes
-    ----------
-    gene, count, times
-        Tensors of one length: gene index, count (> 0) and number of spots with that count.
-    n_obs
-        Number of spots behind the histogram.
-    """
-
-    gene: torch.Tensor
-    count: torch.Tensor
-    times: torch.Tensor
-    n_obs: int
-
-    @classmethod
-    def of(cls, counts: sp.csr_matrix) -> CountHistogram:
-        """Histogram of a CSR count matrix ``(n_obs, n_vars)``; zeros need no entry since their term vanishes."""
-        top = int(counts.data.max()) + 1 if counts.nnz else 1
-        key = counts.indices.astype(np.int64) * top + counts.data.astype(np.int64)
-        pairs, times = np.unique(key, return_counts=True)
-        keep = pairs % top > 0
-        pairs, times = pairs[keep], times[keep]
-        return cls(
-            torch.from_numpy(pairs // top),
-            torch.from_numpy((pairs % top).astype(np.float32)),
-            torch.from_numpy(times.astype(np.float32)),
-            counts.shape[0],
-        )
-
-    def to(self, device: torch.device) -> CountHistogram:
-        """The same on another device."""
-        return CountHistogram(self.gene.to(device), self.count.to(device), self.times.to(device), self.n_obs)
-
-    def log_likelihood(self, log_theta: torch.Tensor) -> torch.Tensor:
-        """``sum lgamma(c + theta) - lgamma(theta) - lgamma(c + 1)`` over all spots and genes, differentiable."""
-        theta = log_theta.exp()[self.gene]
-        c = self.count.to(theta.dtype)
-        return (self.times * (torch.lgamma(c + theta) - torch.lgamma(theta) - torch.lgamma(c + 1.0))).sum()
-
-    def theta_derivatives(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """First and second derivative of `log_likelihood` with respect to each ``theta``, ``(n_vars,)`` each."""
-        at = theta[self.gene]
-        c = self.count.to(theta.dtype)
-        first = torch.zeros_like(theta).index_add_(
-            0, self.gene, self.times * (torch.digamma(c + at) - torch.digamma(at))
-        )
-        second = torch.zeros_like(theta).index_add_(
-            0, self.gene, self.times * (torch.polygamma(1, c + at) - torch.polygamma(1, at))
-        )
-        return first, second
+    return _NBRest.apply(logits, log_theta, flat, values, size)
 
 
 def nb_log_prob(counts: torch.Tensor, mean: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:

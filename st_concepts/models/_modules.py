@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from st_concepts.models._sparse import SparseRows, sparse_linear
+
 
 def linear(n_in: int, n_out: int, generator: torch.Generator, *, zero: bool = False) -> nn.Linear:
     """``nn.Linear`` with He-uniform weights drawn from ``generator`` (the global RNG is left alone), or all zero."""
@@ -66,28 +68,43 @@ class SpotModule(nn.Module):
     ) -> None:
         super().__init__()
         n_first = n_latent + n_hidden
+        self.n_latent = n_latent
         first = linear(n_vars, n_first, generator)
-        self.weight = nn.Parameter(first.weight.detach().clone())
+        # genes first: a sparse batch reads whole rows
+        self.encoder_weight = nn.Parameter(first.weight.detach().T.contiguous())
         self.bias = nn.Parameter(torch.zeros(n_sections, n_first))
         self.rest = ResidualHead(n_latent, n_hidden, n_layers, generator)
-        self.loadings = nn.Parameter(linear(n_latent, n_vars, generator).weight.detach().T.clone() * 0.1)
+        loadings = linear(n_latent, n_vars, generator).weight.detach().T * 0.1
+        # W_d over the last layer of g, which starts at zero: one product for both
+        self.decoder_weight = nn.Parameter(torch.cat([loadings, torch.zeros(n_hidden, n_vars)]))
+        self.decoder_bias = nn.Parameter(torch.zeros(n_vars))
         self.log_rate = nn.Parameter(torch.zeros(n_sections, n_vars))
-        decoder: list[nn.Module] = []
+        hidden: list[nn.Module] = []
         for i in range(n_layers):
-            decoder += [linear(n_latent if i == 0 else n_hidden, n_hidden, generator), nn.ReLU()]
-        self.decoder = nn.Sequential(*decoder, linear(n_hidden, n_vars, generator, zero=True))
+            hidden += [linear(n_latent if i == 0 else n_hidden, n_hidden, generator), nn.ReLU()]
+        self.decoder_hidden = nn.Sequential(*hidden)
         self.log_theta = nn.Parameter(torch.full((n_vars,), 2.3))
 
-    def preactivations(self, x: torch.Tensor, codes: torch.Tensor | None) -> torch.Tensor:
-        """First layer: dense ``(n, n_vars)`` to ``(n, n_latent + n_hidden)``."""
+    @property
+    def weight(self) -> torch.Tensor:
+        """Weight of the first layer ``(n_latent + n_hidden, n_vars)``, a view."""
+        return self.encoder_weight.T
+
+    @property
+    def loadings(self) -> torch.Tensor:
+        """``W_d``, ``(n_latent, n_vars)``, a view."""
+        return self.decoder_weight[: self.n_latent]
+
+    def preactivations(self, x: torch.Tensor | SparseRows, codes: torch.Tensor | None) -> torch.Tensor:
+        """First layer: features ``(n, n_vars)``, dense or sparse, to ``(n, n_latent + n_hidden)``."""
         bias = self.bias[0] if codes is None else self.bias[codes]
-        return x @ self.weight.T + bias
+        if isinstance(x, SparseRows):
+            return sparse_linear(x, self.encoder_weight) + bias
+        return x @ self.encoder_weight + bias
 
     def logits(self, z: torch.Tensor, codes: torch.Tensor | None) -> torch.Tensor:
         """Latent ``(n, n_latent)`` to logits ``(n, n_vars)``."""
-        b = self.log_rate[0] if codes is None else self.log_rate[codes]
-        hidden = self.decoder[:-1](z)
-        last = self.decoder[-1]
-        # one product for the linear and the residual part
-        stacked = torch.cat([self.loadings, last.weight.T], dim=0)
-        return torch.cat([z, hidden], dim=1) @ stacked + (b + last.bias)
+        stacked = torch.cat([z, self.decoder_hidden(z)], dim=1)
+        if codes is None:
+            return torch.addmm(self.log_rate[0] + self.decoder_bias, stacked, self.decoder_weight)
+        return stacked @ self.decoder_weight + (self.log_rate + self.decoder_bias)[codes]

@@ -15,7 +15,6 @@ from st_concepts.io._rows import iter_rows
 from st_concepts.models import _checkpoint
 from st_concepts.models._encoder import FeatureMatrix, FirstLayer
 from st_concepts.models._features import log_normalize, sizes
-from st_concepts.models._fit import dense
 from st_concepts.models._likelihood import nb_log_prob
 from st_concepts.models._modules import SpotModule
 from st_concepts.models._sections import section_codes
@@ -26,6 +25,11 @@ _BATCH = 1024  # rows a batch where nothing is trained
 
 class NotFittedError(RuntimeError):
     """The model has no weights yet."""
+
+
+def dense(block: sp.csr_matrix, device: torch.device) -> torch.Tensor:
+    """A CSR batch as a dense float32 tensor."""
+    return torch.from_numpy(block.toarray().astype(np.float32, copy=False)).to(device)
 
 
 def as_device(device: str | torch.device) -> torch.device:

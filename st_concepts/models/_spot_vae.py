@@ -7,21 +7,24 @@ from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
-from st_concepts.io._rows import as_csr
 from st_concepts.models import _checkpoint
-from st_concepts.models._features import sizes
-from st_concepts.models._fit import FitData, FitOptions, fit_module, thin
+from st_concepts.models._fit import FitOptions, fit_module
+from st_concepts.models._fit_state import Checkpoints
+from st_concepts.models._repr import NotebookRepr
+from st_concepts.models._runtime import Plan, Runtime
 from st_concepts.models._sections import section_names
+from st_concepts.models._spot_data import Source, SpotData
 from st_concepts.models._spot_encoder import SpotEncoder, as_device
 from st_concepts.models._start import StartOptions, empty_module, start_module
-from st_concepts.models._validate import check_block, check_counts, check_var_names, count_matrix
+from st_concepts.models._validate import check_counts, check_var_names, count_matrix
+
+_MANY, _MANY_BATCH = 10_000, 128  # spots from which steps take more of them
 
 
-class SpotVAE(SpotEncoder):
+class SpotVAE(NotebookRepr, SpotEncoder):
     r"""Variational autoencoder of spots, with a negative binomial likelihood of their counts.
 
     .. math::
@@ -33,8 +36,8 @@ class SpotVAE(SpotEncoder):
     Parameters
     ----------
     adata
-        Raw counts of ``n_obs`` spots x ``n_vars`` genes: dense, CSR or CSC, any integer or float type, views too.
-        The object is kept by reference and never changed.
+        Raw counts of ``n_obs`` spots x ``n_vars`` genes: dense, CSR or CSC, any integer or float type, views, backed
+        and lazy ones too. The object is kept by reference and never changed.
     layer
         Layer that holds the counts; `None` for ``adata.X``.
     batch_key
@@ -119,7 +122,7 @@ class SpotVAE(SpotEncoder):
         self,
         *,
         max_epochs: int | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         lr: float | None = None,
         weight_decay: float = 0.0,
         kl_weight: float = 1.0,
@@ -127,12 +130,24 @@ class SpotVAE(SpotEncoder):
         patience: int = 5,
         min_delta: float = 1e-4,
         device: str | torch.device = "auto",
+        devices: int | str = 1,
+        num_nodes: int = 1,
+        strategy: str = "auto",
+        precision: str = "32-true",
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_minutes: float = 10.0,
         progress: bool = True,
     ) -> Self:
         """Fit by molecular cross-validation; the model is left in its best state, never worse than its start.
 
-        A share of the *molecules* of every spot is kept aside, no spot is. Training goes on while their likelihood
-        improves. Where no epoch beats the warm start, the warm start is made again from all counts.
+        A share of the *molecules* of every spot (of 5,000 spots where there are more) is kept aside, no spot is.
+        Training goes on while their likelihood improves. Where no epoch beats the warm start, the warm start is made
+        again from all counts.
+
+        Counts may be in memory, in a backed h5ad, or lazy (``anndata.experimental.read_lazy``). Above 30 million
+        nonzeros they are not held in memory but read block by block, 1,000 neighbouring spots at a time; blocks are
+        drawn in random order, as many as hold 10 million nonzeros (4 to 64) at a time, and the spots of those are
+        shuffled. The same counts give the same model wherever they are.
 
         Parameters
         ----------
@@ -140,9 +155,9 @@ class SpotVAE(SpotEncoder):
             Most epochs; by default as many as make about 4,000 steps, between 20 and 400 (``init="random"``: 400).
             0 stops at the start.
         batch_size
-            Spots a step.
+            Spots a step; by default 32, and 128 from 10,000 spots on. Over several processes it is that of all.
         lr, weight_decay
-            Of AdamW; ``lr`` defaults to 2e-4 with the warm start and 1e-3 without.
+            Of AdamW; ``lr`` defaults to 2e-4 with the warm start (4e-4 from 128 spots a step on) and 1e-3 without.
         kl_weight
             Weight of the KL term.
         validation_fraction
@@ -153,6 +168,15 @@ class SpotVAE(SpotEncoder):
             Smallest relative improvement that counts.
         device
             ``"auto"`` takes a CUDA device where there is one.
+        devices, num_nodes, strategy, precision
+            As in ``lightning_fabric.Fabric``: processes (GPUs, or CPU processes) on each of so many machines, how they
+            work together (``"ddp"``, ``"ddp_spawn"``...), and ``"32-true"`` or ``"bf16-mixed"``. The steps are those of
+            one process, shared out: the result is the same to rounding. With ``"ddp"``, Fabric starts the other
+            processes by running your script again, so they all go on after `fit` with the same model.
+        checkpoint
+            Folder in which to keep the state of the fit: after every epoch, and every ``checkpoint_minutes`` within
+            one (0: not). Calling `fit` again with the same data, options and folder goes on from there, and ends
+            with the same weights to the last bit, however it was stopped. ``max_epochs`` and ``patience`` may change.
         progress
             Show a progress bar.
 
@@ -168,27 +192,36 @@ class SpotVAE(SpotEncoder):
         Raises
         ------
         ValueError
-            An option is out of range, or the counts changed since the model was made.
+            An option is out of range, the counts changed since the model was made, or the checkpoint is damaged or
+            of another fit.
         FloatingPointError
             The loss became non-finite. The model stays as it was before the call.
+        OSError
+            A checkpoint cannot be written; the one before is left.
         """
         c = self._config
         if not 0.0 <= validation_fraction < 1.0:
             raise ValueError(f"validation_fraction={validation_fraction} must be at least 0 and below 1.")
-        if batch_size < 1 or patience < 1 or (max_epochs is not None and max_epochs < 0):
+        if (batch_size is not None and batch_size < 1) or patience < 1 or (max_epochs is not None and max_epochs < 0):
             raise ValueError("batch_size and patience must be at least 1, max_epochs at least 0.")
         if lr is not None and not lr > 0:
             raise ValueError(f"lr={lr} must be above 0.")
+        if checkpoint_minutes < 0:
+            raise ValueError(f"checkpoint_minutes={checkpoint_minutes} must be at least 0.")
         svd_start = c["init"] == "svd"
-        target = as_device(device)
-        counts, codes = self._training_counts()
+        plan = Plan(as_device(device), devices, num_nodes, strategy, precision)
+        source = self._source()
+        n_obs = source.X.shape[0]
+        if batch_size is None:
+            batch_size = 32 if n_obs < _MANY else _MANY_BATCH
         if max_epochs is None:
-            steps = -(-counts.shape[0] // batch_size)
-            max_epochs = int(np.clip(4000 // steps, 20, 400)) if svd_start else 400
+            max_epochs = int(np.clip(4000 // -(-n_obs // batch_size), 20, 400)) if svd_start else 400
+        if lr is None:
+            lr = (2e-4 if batch_size < _MANY_BATCH else 4e-4) if svd_start else 1e-3
         options = FitOptions(
             max_epochs=max_epochs,
             batch_size=batch_size,
-            lr=lr if lr is not None else (2e-4 if svd_start else 1e-3),
+            lr=lr,
             weight_decay=weight_decay,
             kl_weight=kl_weight,
             patience=patience,
@@ -196,32 +229,29 @@ class SpotVAE(SpotEncoder):
             seed=c["seed"],
             progress=progress,
         )
-        if validation_fraction > 0:
-            train, held = thin(counts, validation_fraction, c["seed"])
-        else:
-            train, held = counts, None
-        start = StartOptions.of(c)
-        rows = _not_empty(train)
-        module = start_module(train[rows], _take(codes, rows), start, target)
-        data = FitData(train[rows], None if held is None else held[rows], _take(codes, rows), c["target_sum"])
-        history, best_epoch = fit_module(module, data, options)
-        if svd_start and held is not None and best_epoch == 0:
-            rows = _not_empty(counts)
-            module = start_module(counts[rows], _take(codes, rows), start, target)
-        self._module, self._history, self._fingerprint = module.eval(), history, None
+        where = None if checkpoint is None else (checkpoint, checkpoint_minutes)
+        state, history = plan.run(_fit, source, StartOptions.of(c), options, validation_fraction, where)
+        module = empty_module(len(self._var_names), StartOptions.of(c))
+        module.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
+        self._module, self._history, self._fingerprint = module.to(plan.device).eval(), history, None
         return self
 
-    def _training_counts(self) -> tuple[sp.csr_matrix, np.ndarray | None]:
-        """Counts and section codes, checked once more: the data may have changed since the model was made."""
+    def _source(self) -> Source:
+        """The counts; the data may have changed since the model was made."""
         if self._adata is None:
             raise ValueError("This model was loaded from a file and has no data; make a new SpotVAE(adata) to fit.")
         names = self._adata.var_names
         if not pd.Index(names.astype(str)).equals(self._var_names):
             raise ValueError("adata.var_names changed after SpotVAE(adata) was made; make a new SpotVAE(adata).")
-        X = count_matrix(self._adata, self.layer)
-        counts = as_csr(X if sp.issparse(X) or isinstance(X, np.ndarray) else X[:])
-        check_block(counts, names, "adata.X" if self.layer is None else f"adata.layers[{self.layer!r}]")
-        return counts, self.codes(self._adata.obs)
+        where = "adata.X" if self.layer is None else f"adata.layers[{self.layer!r}]"
+        return Source(
+            count_matrix(self._adata, self.layer),
+            self.codes(self._adata.obs),
+            max(len(self._config["sections"]), 1),
+            self.target_sum,
+            pd.Index(names.astype(str)),
+            where,
+        )
 
     # ------------------------------------------------------------------------------------------- on the disk
 
@@ -269,11 +299,28 @@ class SpotVAE(SpotEncoder):
         return model
 
 
-def _not_empty(counts: sp.csr_matrix) -> np.ndarray | slice:
-    """Rows with counts; spots without any say nothing about expression and are left out of the fit."""
-    full = sizes(counts) > 0
-    return slice(None) if full.all() else np.flatnonzero(full)
-
-
-def _take(codes: np.ndarray | None, rows: np.ndarray | slice) -> np.ndarray | None:
-    return None if codes is None else codes[rows]
+def _fit(
+    runtime: Runtime,
+    source: Source,
+    start: StartOptions,
+    options: FitOptions,
+    fraction: float,
+    checkpoint: tuple[str | os.PathLike[str], float] | None,
+) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
+    """Weights and history of a fit; what every process runs."""
+    data = SpotData(source, fraction=fraction, seed=start.seed)
+    checkpoints = None
+    if checkpoint is not None:
+        free = {"max_epochs", "patience", "progress"}
+        identity = {k: v for k, v in vars(options).items() if k not in free}
+        identity |= vars(start) | {"validation_fraction": fraction, "data": data.digest()}
+        checkpoints = Checkpoints(checkpoint[0], identity, minutes=checkpoint[1])
+    if checkpoints is not None and checkpoints.exist():
+        module = empty_module(data.n_vars, start).to(runtime.device)
+    else:
+        module = start_module(data, start, runtime.device)
+    history, best_epoch = fit_module(module, data, options, runtime, checkpoints)
+    if start.init == "svd" and fraction > 0 and best_epoch == 0:
+        module = start_module(SpotData(source, fraction=0.0, seed=start.seed), start, runtime.device)
+    # arrays: tensors would be sent by way of a file that ends with the process
+    return {k: v.detach().cpu().numpy() for k, v in module.state_dict().items()}, history

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,13 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from st_concepts.io._rows import iter_rows
-from st_concepts.models._features import log_normalize, sizes
-from st_concepts.models._fit import dense
 from st_concepts.models._modules import SpotModule
-from st_concepts.models._warmstart import start_dispersion, truncated_svd, warm_start
+from st_concepts.models._spot_data import FIRM, SpotData
+from st_concepts.models._spot_rows import SpotRows
+from st_concepts.models._validate import _callers_level
+from st_concepts.models._warmstart import EXACT_BELOW, TruncatedSVD, start_dispersion, truncated_svd, warm_start
 
-_BATCH = 1024
-_LEAST_SHARE = 0.01  # of the median total: spots below are all noise on the log scale, each would claim a component
-_DISPERSION_ENTRIES = 2.5e7  # dense entries that the first dispersion estimate looks at: 100 MB
+_DISPERSION_ENTRIES = 4e6  # dense entries that the first dispersion estimate looks at: a few seconds at most
 
 
 @dataclass(frozen=True)
@@ -53,17 +51,13 @@ def empty_module(n_vars: int, options: StartOptions) -> SpotModule:
     )
 
 
-def start_module(
-    counts: sp.csr_matrix, codes: np.ndarray | None, options: StartOptions, device: torch.device
-) -> SpotModule:
-    """A module at its start for ``counts``.
+def start_module(data: SpotData, options: StartOptions, device: torch.device) -> SpotModule:
+    """A module at its start for the training counts of ``data``.
 
     Parameters
     ----------
-    counts
-        CSR ``(n_obs, n_vars)``, no empty rows.
-    codes
-        Section of each spot ``(n_obs,)``, or `None`.
+    data
+        Counts to fit.
     options
         Sizes and kind of start.
     device
@@ -74,48 +68,59 @@ def start_module(
     UserWarning
         The data have fewer directions of variation than latent dimensions; the others stay unused.
     """
-    section = np.zeros(counts.shape[0], dtype=np.int64) if codes is None else codes
-    proportions = section_proportions(counts, section, options.n_sections)
-    module = empty_module(counts.shape[1], options)
+    proportions = section_proportions(data.gene_totals)
+    module = empty_module(data.n_vars, options)
     if options.init == "random":
         with torch.no_grad():
             module.log_rate.copy_(torch.from_numpy(np.log(proportions)))
         return module.to(device)
-    firm = np.flatnonzero(sizes(counts) >= _LEAST_SHARE * options.target_sum)
-    if len(firm) <= options.n_latent:
-        firm = np.arange(counts.shape[0])
-    some, where = (counts, section) if len(firm) == counts.shape[0] else (counts[firm], section[firm])
-
-    def stream() -> Iterator[tuple[sp.csr_matrix, np.ndarray]]:
-        for rows, block in iter_rows(some, _BATCH):
-            yield log_normalize(block, options.target_sum), where[rows]
-
-    svd = truncated_svd(stream, n_sections=options.n_sections, k=options.n_latent, seed=options.seed)
+    svd = _svd(data, options)
     rank = int((svd.sd > 0).sum())
     if rank < options.n_latent:
         warnings.warn(
             f"The spots vary along {rank} directions only, fewer than n_latent={options.n_latent}; the other latent "
             "dimensions stay unused. Are there duplicate spots?",
             UserWarning,
-            stacklevel=4,
+            stacklevel=_callers_level(),
         )
     warm_start(module, svd, proportions)
     module.to(device)
-    most = max(256, min(2048, int(_DISPERSION_ENTRIES // counts.shape[1])))
-    rows = np.unique(np.linspace(0, counts.shape[0] - 1, min(most, counts.shape[0])).astype(np.int64))
-    block = counts[rows]
-    x = dense(log_normalize(block, options.target_sum), device)
-    start_dispersion(module, x, block, None if codes is None else torch.from_numpy(codes[rows]).to(device))
+    sample = data.sample
+    most = max(256, min(2048, int(_DISPERSION_ENTRIES // data.n_vars)))
+    some = sample.take(np.unique(np.linspace(0, sample.n - 1, min(most, sample.n)).astype(np.int64)))
+    x = torch.from_numpy(some.csr().toarray()).to(device)
+    codes = None if some.codes is None else torch.from_numpy(some.codes).to(device)
+    start_dispersion(module, x, some.csr("counts"), codes)
     return module
 
 
-def section_proportions(counts: sp.csr_matrix, section: np.ndarray, n_sections: int) -> np.ndarray:
+def _svd(data: SpotData, options: StartOptions) -> TruncatedSVD:
+    """Of the spots with enough counts; of all where too few have."""
+    firm = data.n_firm.sum() > options.n_latent
+    least = FIRM * options.target_sum if firm else 0.0
+
+    def read(blocks: Iterable[SpotRows]) -> Iterator[tuple[sp.csr_matrix, np.ndarray]]:
+        for part in blocks:
+            used = part.size >= least
+            x = part.csr() if used.all() else part.csr()[used]
+            yield x, np.zeros(x.shape[0], dtype=np.int64) if part.codes is None else part.codes[used]
+
+    known = (data.feature_sums / np.maximum(data.n_firm, 1)[:, None], data.n_firm) if firm else None
+    shared = firm and data.n_obs > EXACT_BELOW
+    return truncated_svd(
+        lambda: read(data.blocks(share=shared)),
+        n_sections=options.n_sections,
+        k=options.n_latent,
+        seed=options.seed,
+        means=known,
+        sample=None if data.kept else lambda: read([data.sample]),
+        shared=shared,
+    )
+
+
+def section_proportions(totals: np.ndarray) -> np.ndarray:
     """Share of each gene in the counts of each section, float64 ``(n_sections, n_vars)``, all above zero.
 
     A gene without counts in a section gets what a tenth of a molecule would be, so that logarithms stay finite.
     """
-    shares = np.zeros((n_sections, counts.shape[1]))
-    for s in range(n_sections):
-        total = np.asarray(counts[section == s].sum(0), dtype=np.float64).ravel()
-        shares[s] = np.maximum(total, 0.1) / max(total.sum(), 1.0)
-    return shares
+    return np.maximum(totals, 0.1) / np.maximum(totals.sum(1, keepdims=True), 1.0)

@@ -12,14 +12,17 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from st_concepts.models._likelihood import CountHistogram
+from st_concepts._processes import all_sum
+from st_concepts.models._histogram import CountHistogram
 from st_concepts.models._modules import SpotModule
+from st_concepts.models._sparse import SparseRows
 
 # a stream of (features CSR, section codes); called once a pass
 Stream = Callable[[], Iterable[tuple[sp.csr_matrix, np.ndarray]]]
-_EXACT_BELOW = 1500  # spots up to which the Gram matrix is decomposed exactly
+EXACT_BELOW = 1500  # spots up to which the Gram matrix is decomposed exactly
 _COLUMNS = 1024  # genes that are dense at a time while the Gram matrix is summed
 _OVERSAMPLE = 10
+_PASSES_FROM_SAMPLE = 2
 _RANK_TOL = 1e-5  # components below this share of the first standard deviation are rounding noise
 
 
@@ -57,7 +60,17 @@ def section_means(stream: Stream, n_sections: int) -> tuple[np.ndarray, np.ndarr
     return sums / np.maximum(n, 1)[:, None], n
 
 
-def truncated_svd(stream: Stream, *, n_sections: int, k: int, n_passes: int = 5, seed: int = 0) -> TruncatedSVD:
+def truncated_svd(
+    stream: Stream,
+    *,
+    n_sections: int,
+    k: int,
+    n_passes: int = 5,
+    seed: int = 0,
+    means: tuple[np.ndarray, np.ndarray] | None = None,
+    sample: Stream | None = None,
+    shared: bool = False,
+) -> TruncatedSVD:
     """Leading ``k`` right singular vectors of the section-centred features.
 
     Exact (Gram matrix) for a small number of spots, block power iteration beyond (Halko, Martinsson & Tropp 2011),
@@ -73,17 +86,32 @@ def truncated_svd(stream: Stream, *, n_sections: int, k: int, n_passes: int = 5,
         Passes of the power iteration.
     seed
         Seed of the random start.
+    means
+        What `section_means` gives, where it is known already.
+    sample
+        Some of the spots, that cost nothing to read: the iteration starts from their subspace instead of a random one,
+        and two passes over all spots do.
+    shared
+        The stream of each process is its share of the spots; needs ``means``.
     """
-    means, n_per = section_means(stream, n_sections)
+    if means is None:
+        means = section_means(stream, n_sections)
+    centres, n_per = means
     n = int(n_per.sum())
-    if n <= _EXACT_BELOW:
-        values, v = _from_gram(stream, means, k)
+    if n <= EXACT_BELOW and not shared:
+        values, v = _from_gram(stream, centres, k)
     else:
-        values, v = _from_power_iteration(stream, means, k, n_passes, seed)
+        start = np.random.default_rng(seed).standard_normal((centres.shape[1], min(k + _OVERSAMPLE, centres.shape[1])))
+        if sample is not None:
+            start, n_passes = _power_iteration(sample, centres, start, n_passes, shared=False)[1], _PASSES_FROM_SAMPLE
+        q, acc = _power_iteration(stream, centres, start, n_passes, shared=shared)
+        # Rayleigh-Ritz in the space that the last pass was applied to
+        values, rotation = _leading(q.T @ acc, k)
+        v = q.astype(np.float64) @ rotation
     lost = values <= _RANK_TOL**2 * max(values[0], n * 1e-12)
     values, v = np.where(lost, 0.0, values), np.where(lost, 0.0, v)
     v *= np.where(v[np.abs(v).argmax(0), np.arange(k)] < 0, -1.0, 1.0)
-    return TruncatedSVD(v, np.sqrt(values / n), means)
+    return TruncatedSVD(v, np.sqrt(values / n), centres)
 
 
 def _leading(symmetric: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,26 +136,25 @@ def _from_gram(stream: Stream, means: np.ndarray, k: int) -> tuple[np.ndarray, n
     return values, v / np.sqrt(safe)
 
 
-def _from_power_iteration(
-    stream: Stream, means: np.ndarray, k: int, n_passes: int, seed: int
+def _power_iteration(
+    stream: Stream, means: np.ndarray, start: np.ndarray, n_passes: int, *, shared: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same by block power iteration; the Rayleigh-Ritz step uses the space that the last pass was applied to."""
-    n_sections, n_vars = means.shape
-    width = min(k + _OVERSAMPLE, n_vars)
-    acc = np.random.default_rng(seed).standard_normal((n_vars, width))
+    """Orthonormal basis of the last pass, float32 ``(n_vars, width)``, and the covariance sums applied to it."""
+    acc = start
     for _ in range(n_passes):
         q = np.linalg.qr(acc)[0].astype(np.float32)
-        shift = means @ q
-        acc = np.zeros((n_vars, width))
-        by_section = np.zeros((n_sections, width))
+        shift, table = means @ q, torch.from_numpy(q)
+        acc, by_section = np.zeros(start.shape), np.zeros((len(means), q.shape[1]))
         for x, codes in stream():
-            y = np.asarray(x @ q, dtype=np.float64) - shift[codes]
-            acc += x.T @ y.astype(np.float32)
+            rows = SparseRows.of(x, transpose=True)
+            y = rows.times(table).numpy().astype(np.float64) - shift[codes]
+            acc += rows.transpose.times(torch.from_numpy(y.astype(np.float32))).numpy()
             for s in np.unique(codes):
                 by_section[s] += y[codes == s].sum(0)
-        acc -= means.T @ by_section
-    values, rotation = _leading(q.T @ acc, k)
-    return values, q.astype(np.float64) @ rotation
+        if shared:
+            acc, by_section = all_sum(acc, by_section)
+        acc = acc - means.T @ by_section
+    return q, acc
 
 
 @torch.no_grad()

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
 from scipy import stats
 
 from st_concepts.models import _fit
-from st_concepts.models._fit import FitData, FitOptions, elbo_loss, fit_module, held_out_nll, parameter_groups, thin
-from st_concepts.models._likelihood import CountHistogram, nb_log_prob
+from st_concepts.models._fit import FitOptions, elbo_loss, fit_module, held_out_nll, parameter_groups
+from st_concepts.models._likelihood import nb_log_prob
 from st_concepts.models._modules import SpotModule
+from st_concepts.models._spot_data import Source, SpotData
+from st_concepts.models._thin import thin
 
 
 def _counts(n: int = 40, g: int = 12, seed: int = 0) -> sp.csr_matrix:
@@ -34,9 +38,11 @@ def _options(**changes) -> FitOptions:
     return FitOptions(**{**base, "progress": False, **changes})
 
 
-def _data(codes: np.ndarray | None = None, held: bool = True) -> FitData:
-    train, held_out = thin(_counts(), 0.2, 0)
-    return FitData(train, held_out if held else None, codes, 50.0)
+def _data(codes: np.ndarray | None = None, held: bool = True) -> SpotData:
+    counts = _counts()
+    names = pd.Index([f"g{i}" for i in range(counts.shape[1])])
+    source = Source(counts, codes, 1 if codes is None else int(codes.max()) + 1, 50.0, names, "X")
+    return SpotData(source, fraction=0.2 if held else 0.0, seed=0)
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5])
@@ -64,12 +70,14 @@ def test_thinned_poisson_parts_are_uncorrelated_and_stored_without_zeros() -> No
     assert (again != b).nnz == 0
 
 
-def test_loss_is_the_negative_elbo() -> None:
+@pytest.mark.parametrize("sparse", [False, True])
+def test_loss_is_the_negative_elbo(sparse) -> None:
     data, module = _data(), _module()
-    x = torch.from_numpy(data.features.toarray())
-    c = torch.from_numpy(data.train.toarray())
+    x = torch.from_numpy(data.sample.csr().toarray())
+    c = torch.from_numpy(data.sample.csr("counts").toarray())
     noise = torch.randn(c.shape[0], 3, generator=torch.Generator().manual_seed(1))
-    got = elbo_loss(module, (x, c, None), CountHistogram.of(data.train), kl_weight=0.7, noise=noise)
+    batch = data.sample.batch(torch.device("cpu"), sparse=sparse)
+    got = elbo_loss(module, batch, data.histogram, kl_weight=0.7, noise=noise)
     mean, log_var = module.rest.posterior(module.preactivations(x, None))
     posterior = torch.distributions.Normal(mean, (0.5 * log_var).exp())
     kl = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum(1)
@@ -77,6 +85,24 @@ def test_loss_is_the_negative_elbo() -> None:
     rate = torch.softmax(module.logits(z, None), 1) * c.sum(1, keepdim=True)
     want = (0.7 * kl - nb_log_prob(c, rate, module.log_theta.exp()).sum(1)).mean()
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-4)
+
+
+def test_parts_of_a_step_add_up_to_it() -> None:
+    """What several processes do: each a part, the mean of their gradients."""
+    data, module = _data(), _module()
+    noise = torch.randn(40, 3, generator=torch.Generator().manual_seed(1))
+    elbo = _fit.Elbo(module, data.histogram, 1.0)
+
+    def gradients(*cuts: int) -> list[torch.Tensor]:
+        module.zero_grad()
+        parts = list(itertools.pairwise(cuts))
+        for first, last in parts:
+            batch = data.sample.cut(first, last).batch(torch.device("cpu"), sparse=True)
+            (elbo(batch, noise[first:last], 40, len(parts)) / len(parts)).backward()
+        return [p.grad.clone() for p in module.parameters()]
+
+    for a, b in zip(gradients(0, 40), gradients(0, 13, 13, 40), strict=True):  # one part is empty
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_posterior_mean_is_what_the_encoder_gives() -> None:
@@ -88,10 +114,10 @@ def test_posterior_mean_is_what_the_encoder_gives() -> None:
 def test_held_out_likelihood_is_the_textbook_sum() -> None:
     codes = np.random.default_rng(0).integers(0, 2, 40)
     data, module = _data(codes), _module(n_sections=2)
-    got = held_out_nll(module, data, data.held_out, CountHistogram.of(data.held_out), 7)
+    got = held_out_nll(module, data)
     with torch.no_grad():
         s = torch.from_numpy(codes)
-        z = module.rest(module.preactivations(torch.from_numpy(data.features.toarray()), s))
+        z = module.rest(module.preactivations(torch.from_numpy(data.sample.csr().toarray()), s))
         share = torch.softmax(module.logits(z, s), 1).double().numpy()
     c, theta = data.held_out.toarray(), module.log_theta.detach().exp().double().numpy()
     mean = share * c.sum(1, keepdims=True)
@@ -103,7 +129,7 @@ def test_best_state_is_kept() -> None:
     data, module = _data(), _module()
     history, best = fit_module(module, data, _options(lr=0.05, max_epochs=12, patience=3))
     nlls = [r["validation_nll"] for r in history]
-    again = held_out_nll(module, data, data.held_out, CountHistogram.of(data.held_out), 256)
+    again = held_out_nll(module, data)
     assert again == nlls[best]
     assert nlls[best] <= nlls[0]
     assert len(history) - 1 in (12, best + 3)
@@ -174,5 +200,5 @@ def test_every_parameter_is_in_one_group_and_the_wide_layer_is_slow() -> None:
     groups = parameter_groups(module, 1e-2)
     ids = [id(p) for group in groups for p in group["params"]]
     assert sorted(ids) == sorted(id(p) for p in module.parameters())
-    rate = next(g["lr"] for g in groups if any(p is module.weight for p in g["params"]))
+    rate = next(g["lr"] for g in groups if any(p is module.encoder_weight for p in g["params"]))
     assert rate == pytest.approx(1e-2 * 9 / 900)

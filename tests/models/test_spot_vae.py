@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import warnings
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy import stats
 import st_concepts as stc
 from st_concepts.models import Encoder, NotFittedError, SpotVAE, _fit
 from st_concepts.models._features import log_normalize
-from st_concepts.models._fit import thin
+from st_concepts.models._thin import thin
 
 
 def _toy(n: int = 60, g: int = 25, seed: int = 0, sections: int = 0) -> AnnData:
@@ -383,8 +384,12 @@ def test_interrupted_fit_is_usable(monkeypatch) -> None:
     assert 1 <= len(model.history) <= 4
 
 
-def test_progress_bar_writes_to_the_screen(capsys) -> None:
-    SpotVAE(_toy(), n_latent=3).fit(max_epochs=1, device="cpu")
+def test_progress_bar_on_a_terminal_and_nowhere_else(capsys, monkeypatch) -> None:
+    model = SpotVAE(_toy(), n_latent=3)
+    model.fit(max_epochs=1, device="cpu")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    model.fit(max_epochs=1, device="cpu")
     assert "SpotVAE" in capsys.readouterr().err
 
 

@@ -30,7 +30,7 @@ def _stream(x: sp.csr_matrix, codes: np.ndarray, size: int = 17):
 @pytest.fixture(params=["exact", "power"])
 def branch(request, monkeypatch) -> str:
     if request.param == "power":
-        monkeypatch.setattr(_warmstart, "_EXACT_BELOW", 0)
+        monkeypatch.setattr(_warmstart, "EXACT_BELOW", 0)
     return request.param
 
 
@@ -80,9 +80,27 @@ def test_components_beyond_the_rank_are_zero(branch) -> None:
 def test_the_branches_agree(monkeypatch) -> None:
     x, codes = _structured(seed=2)
     exact = truncated_svd(_stream(x, codes), n_sections=3, k=3)
-    monkeypatch.setattr(_warmstart, "_EXACT_BELOW", 0)
+    monkeypatch.setattr(_warmstart, "EXACT_BELOW", 0)
     power = truncated_svd(_stream(x, codes), n_sections=3, k=3, n_passes=8)
     np.testing.assert_allclose(power.components, exact.components, atol=1e-3)
+
+
+def test_from_a_sample_two_passes_do(monkeypatch) -> None:
+    x, codes = _structured(n=300, seed=3)
+    exact = truncated_svd(_stream(x, codes), n_sections=3, k=3)
+    monkeypatch.setattr(_warmstart, "EXACT_BELOW", 0)
+    passes = []
+
+    def counted():
+        passes.append(1)
+        return _stream(x, codes)()
+
+    known = section_means(_stream(x, codes), 3)
+    sample = _stream(x[::3], codes[::3])
+    found = truncated_svd(counted, n_sections=3, k=3, means=known, sample=sample)
+    assert len(passes) == 2
+    np.testing.assert_allclose(found.sd, exact.sd, rtol=1e-4)
+    np.testing.assert_allclose(np.abs((found.components * exact.components).sum(0)), 1, atol=1e-4)
 
 
 def test_no_rows_is_an_error() -> None:
