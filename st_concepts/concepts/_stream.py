@@ -14,6 +14,7 @@ from anndata import AnnData
 from st_concepts._keys import KEYS
 from st_concepts.concepts._concept_set import ConceptSet
 from st_concepts.concepts._membership import Membership, from_scores
+from st_concepts.io._frames import as_frame
 from st_concepts.io._rows import iter_rows
 from st_concepts.models import Encoder
 from st_concepts.models._validate import align_genes, check_block, count_matrix, take_genes
@@ -101,7 +102,7 @@ def membership(adata: AnnData, concepts: ConceptSet) -> Membership:
     """Inside / outside of each concept: ``obsm["concept_members"]``, or else by concept score."""
     key = concepts.slot(KEYS.MEMBERS)
     if key in adata.obsm:
-        frame = adata.obsm[key]
+        frame = as_frame(adata.obsm[key])
         if list(frame.columns) == concepts.labels:
             return Membership(concepts.names, frame.to_numpy().astype(np.int8))
     return from_scores(concepts.names, scores(adata, concepts).to_numpy())
@@ -118,7 +119,7 @@ def scores(adata: AnnData, concepts: ConceptSet, key: str | None = None) -> pd.D
     key = key or str(concepts.params.get("score_key") or KEYS.SCORE)
     if key not in adata.obsm:
         raise KeyError(f"adata.obsm[{key!r}] is missing: run stc.tl.concepts or stc.tl.score_concepts first.")
-    frame = adata.obsm[key]
+    frame = as_frame(adata.obsm[key])
     if list(frame.columns) != concepts.labels:
         raise KeyError(
             f"adata.obsm[{key!r}] holds scores of {', '.join(map(str, frame.columns))}, but the concepts are "

@@ -24,8 +24,9 @@ from st_concepts.concepts import (
     seed_regression,
     soft_labels,
 )
+from st_concepts.io._frames import column, drop_column
 from st_concepts.models import Encoder
-from st_concepts.tl._common import as_encoder, counts_layer, embed_all, informative, stream
+from st_concepts.tl._common import as_encoder, check_copy, counts_layer, embed_all, informative, stream
 
 EstimatorName = Literal["discriminant", "mean_difference", "logistic"]
 
@@ -127,6 +128,7 @@ def concepts(
     given = [
         n for n, v in (("groupby", groupby), ("mask", mask), ("genes", genes), ("vectors", vectors)) if v is not None
     ]
+    check_copy(adata, copy)
     if len(given) != 1:
         raise ValueError(
             "Give exactly one of groupby, mask, genes and vectors to define concepts; got "
@@ -140,7 +142,7 @@ def concepts(
     layer = counts_layer(adata, encoder, layer)
     kind = given[0]
     named = _membership(adata, groupby, groups, reference, mask) if kind in ("groupby", "mask") else None
-    if kind == "groupby" and _is_boolean(adata.obs[str(groupby)]):
+    if kind == "groupby" and _is_boolean(column(adata.obs, str(groupby))):
         kind = "mask"
 
     latent, totals = embed_all(adata, encoder, layer)
@@ -151,7 +153,7 @@ def concepts(
         names = named.names
         sides = [_sides(named, j, usable) for j in range(len(names))]
         if unlabelled == "learn" and kind == "groupby" and reference == "rest" and estimator == "discriminant":
-            soft, sides = _learn(adata.obs[str(groupby)], named, z, usable)
+            soft, sides = _learn(column(adata.obs, str(groupby)), named, z, usable)
         raw = np.stack([record.function(z, inside, outside) for inside, outside in sides])
     elif genes is not None:
         if estimator == "logistic":
@@ -201,7 +203,7 @@ def concepts(
         disagreement[usable] = soft.disagreement
         out.obs[made.slot(KEYS.DISAGREEMENT)] = disagreement
     elif made.slot(KEYS.DISAGREEMENT) in out.obs:
-        del out.obs[made.slot(KEYS.DISAGREEMENT)]
+        drop_column(out, made.slot(KEYS.DISAGREEMENT))
     return out if copy else None
 
 
@@ -232,10 +234,10 @@ def _membership(
             close = difflib.get_close_matches(str(groupby), have, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise KeyError(f"{groupby!r} is not a column of adata.obs (it has: {', '.join(have) or 'none'}).{hint}")
-        column = adata.obs[groupby]
-        if not _is_boolean(column):
-            return from_labels(column, groups=groups, reference=reference).check()
-        mask = {groupby: column}
+        labels = column(adata.obs, groupby)
+        if not _is_boolean(labels):
+            return from_labels(labels, groups=groups, reference=reference).check()
+        mask = {groupby: labels}
     if not isinstance(mask, Mapping):
         mask = {"concept": mask}
     return from_masks(mask, adata.n_obs).check()
@@ -249,15 +251,15 @@ def _sides(named: Membership, j: int, usable: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _learn(
-    column: pd.Series, named: Membership, z: np.ndarray, usable: np.ndarray
+    labels: pd.Series, named: Membership, z: np.ndarray, usable: np.ndarray
 ) -> tuple[SoftLabels, list[tuple[np.ndarray, np.ndarray]]]:
     """Soft class weights of the usable spots, and the sides of each concept that follow from them."""
-    every = from_labels(column)
+    every = from_labels(labels)
     codes = np.where(every.inside.any(1), every.inside.argmax(1), -1)[usable]
     soft = soft_labels(z, codes, len(every.names))
     if soft.doubted:
         warnings.warn(
-            f"Expression contradicts about {soft.label_error:.0%} of the labels in {column.name!r}; the concepts rest "
+            f"Expression contradicts about {soft.label_error:.0%} of the labels in {labels.name!r}; the concepts rest "
             f"on what it says instead. obs[{KEYS.DISAGREEMENT!r}] marks the spots; unlabelled='ignore' takes labels as "
             "given.",
             UserWarning,

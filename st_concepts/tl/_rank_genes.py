@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from st_concepts._keys import KEYS
 from st_concepts.concepts import DOUBT_ABOVE, ConceptSet, Membership, read_concepts
+from st_concepts.io._frames import as_frame, column
 from st_concepts.stats import (
     AssociationResult,
     NullModel,
@@ -19,7 +20,7 @@ from st_concepts.stats import (
     moran_null,
     permutation_null,
 )
-from st_concepts.tl._common import informative, membership, scores
+from st_concepts.tl._common import check_copy, informative, membership, scores
 from st_concepts.tl._expression import expression, fraction_expressing, log_fold_changes
 from st_concepts.tl._target import TARGETS, choose_target, mixed
 
@@ -127,6 +128,7 @@ def rank_genes_concepts(
     ):
         if value not in known:
             raise ValueError(f"{name}={value!r} is unknown; choose one of: {', '.join(map(repr, known))}.")
+    check_copy(adata, copy)
     made = read_concepts(adata, concepts_key)
     chosen = list(range(len(made.names))) if concepts is None else [made.index(c) for c in concepts]
     names, labels = [made.names[j] for j in chosen], [made.labels[j] for j in chosen]
@@ -246,7 +248,7 @@ def _records(
 def _saliency(adata: AnnData, key: str, labels: list[str]) -> np.ndarray:
     if key not in adata.varm:
         raise KeyError(f"adata.varm[{key!r}] is missing: run stc.tl.saliency(adata, model) first.")
-    frame = adata.varm[key]
+    frame = as_frame(adata.varm[key])
     missing = [c for c in labels if c not in frame.columns]
     if missing:
         raise KeyError(f"adata.varm[{key!r}] lacks concept {missing[0]!r}: run stc.tl.saliency for it.")
@@ -255,7 +257,7 @@ def _saliency(adata: AnnData, key: str, labels: list[str]) -> np.ndarray:
 
 def _gradient(adata: AnnData, made: ConceptSet, labels: list[str]) -> np.ndarray | None:
     """Mean gradient of each score, ``(n_vars, n_concepts)``, zero for genes that the model does not have."""
-    frame = adata.varm.get(made.slot(KEYS.GRADIENT))
+    frame = as_frame(adata.varm.get(made.slot(KEYS.GRADIENT)))
     if frame is None or not set(labels) <= set(frame.columns):
         return None
     return np.nan_to_num(frame[labels].to_numpy(dtype=np.float64))
@@ -266,7 +268,7 @@ def _sections(adata: AnnData, key: str | None) -> np.ndarray | None:
         key = KEYS.BATCH if KEYS.BATCH in adata.obs else None
     elif key not in adata.obs:
         raise KeyError(f"section_key={key!r} is not a column of adata.obs.")
-    return None if key is None else adata.obs[key].astype(str).to_numpy()
+    return None if key is None else column(adata.obs, key).astype(str).to_numpy()
 
 
 def _null(adata: AnnData, null: str, section_key: str | None, graph_key: str | None) -> NullModel | None:

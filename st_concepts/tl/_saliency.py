@@ -11,6 +11,7 @@ from anndata import AnnData
 from st_concepts._keys import KEYS
 from st_concepts.attribution import Method, Options, get_method
 from st_concepts.attribution._section import Baseline, Section
+from st_concepts.tl._common import check_copy
 from st_concepts.tl._concepts import gene_frame
 from st_concepts.tl._saliency_cache import cached_attributions
 
@@ -91,6 +92,7 @@ def saliency(
     >>> adata.varm["concept_saliency"].shape
     (150, 5)
     """
+    check_copy(adata, copy)
     section = Section.open(adata, model, layer=layer, key=concepts_key)
     record, options = get_method(method), options or Options()
     chosen, made = section.chosen(concepts), section.concepts

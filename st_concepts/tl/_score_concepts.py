@@ -12,7 +12,8 @@ from anndata import AnnData
 
 from st_concepts._keys import KEYS, concept_slot
 from st_concepts.concepts import ConceptSet, read_concepts, score_frame
-from st_concepts.tl._common import as_encoder, counts_layer, embed_all
+from st_concepts.io._frames import column
+from st_concepts.tl._common import as_encoder, check_copy, counts_layer, embed_all
 from st_concepts.tl._concepts import gene_frame, mean_gradient
 
 
@@ -65,6 +66,7 @@ def score_concepts(
     >>> other.obsm["concept_score"].shape
     (150, 5)
     """
+    check_copy(adata, copy)
     encoder = as_encoder(model)
     made = read_concepts(concepts)
     made.check_model(encoder.fingerprint)
@@ -90,7 +92,7 @@ def _labels_at_hand(adata: AnnData, made: ConceptSet) -> pd.DataFrame | None:
     groupby = made.params.get("groupby")
     if not groupby or groupby not in adata.obs:
         return None
-    labels = adata.obs[groupby].astype(object)
+    labels = column(adata.obs, groupby).astype(object)
     known = labels.notna().to_numpy()
     text = labels[known].astype(str)
     reference = str(made.params.get("reference", "rest"))
