@@ -43,6 +43,15 @@ def test_pages_build_without_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "api.html").is_file()
+    equations = (tmp_path / "how_it_works.html").read_text(encoding="utf-8")
+    assert equations.count("<math ") > 20
+    assert 'display="block"' in equations
+    # nothing is fetched from elsewhere: neither scripts, nor styles, nor pictures
+    for page in tmp_path.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|img|iframe|source)[^>]*\ssrc=[\"']([^\"']*)", text)
+        loaded += re.findall(r"<link[^>]*\shref=[\"']([^\"']*)", text)
+        assert [url for url in loaded if re.match(r"(https?:)?//", url)] == [], page.name
 
 
 # ten mistakes
