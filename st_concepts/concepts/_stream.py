@@ -17,6 +17,7 @@ from st_concepts.concepts._membership import Membership, from_scores
 from st_concepts.io._frames import as_frame
 from st_concepts.io._rows import iter_rows
 from st_concepts.models import Encoder
+from st_concepts.models._sparse_product import sparse_product
 from st_concepts.models._validate import align_genes, check_block, count_matrix, take_genes
 
 BATCH_SIZE = 1024
@@ -78,7 +79,9 @@ def embed_batch(encoder: Encoder, features: Any, codes: np.ndarray | None) -> np
         dense = torch.from_numpy(features.toarray() if sp.issparse(features) else features).to(device)
         return encoder.encode(dense, None if codes is None else torch.from_numpy(codes).to(device)).cpu().numpy()
     bias = first.bias.detach().cpu().numpy()
-    a = features @ first.weight.detach().cpu().numpy().T + (bias[-1] if codes is None else bias[codes])
+    weight = np.ascontiguousarray(first.weight.detach().cpu().numpy().T)
+    a = sparse_product(features, weight) if sp.issparse(features) else np.asarray(features) @ weight
+    a = a + (bias[-1] if codes is None else bias[codes])
     return first.rest(torch.from_numpy(np.asarray(a, dtype=np.float32)).to(device)).cpu().numpy()
 
 

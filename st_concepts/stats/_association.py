@@ -236,11 +236,9 @@ class Plan:
 
 def _same_spots(known: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
     """Concepts grouped by the spots they are known for."""
-    if known.shape[1] == 0:
-        return []
-    _, group = np.unique(known, axis=1, return_inverse=True)
-    group = group.ravel()
-    return [np.flatnonzero(group == g) for g in range(group.max() + 1)]
+    # np.unique of columns makes a type with a field a spot
+    columns = [column.tobytes() for column in known.T]
+    return [np.flatnonzero([c == one for c in columns]) for one in sorted(set(columns))]
 
 
 def _t_test(r: NDArray[np.float64], df: NDArray[np.float64]) -> tuple[NDArray, NDArray, NDArray]:

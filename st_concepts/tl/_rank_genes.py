@@ -282,7 +282,7 @@ def _sections(adata: AnnData, key: str | None) -> np.ndarray | None:
         key = KEYS.BATCH if KEYS.BATCH in adata.obs else None
     elif key not in adata.obs:
         raise KeyError(f"section_key={key!r} is not a column of adata.obs.")
-    return None if key is None else column(adata.obs, key).astype(str).to_numpy()
+    return None if key is None else pd.factorize(column(adata.obs, key).astype(str), sort=True)[0]
 
 
 def _null(adata: AnnData, null: str, section_key: str | None, graph_key: str | None) -> NullModel | None:
