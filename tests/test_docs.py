@@ -156,12 +156,22 @@ def test_wrong_kind_and_unreadable(section: AnnData, says: Callable[..., None], 
     says("damaged or truncated", lambda: stc.io.read(broken), broken, "--groupby", "layer", "--out", out)
 
 
-def test_output_that_cannot_be_written(section: AnnData, says: Callable[..., None], tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:Expression contradicts:UserWarning")
+def test_output_that_cannot_be_written(
+    section: AnnData, model: stc.SpotVAE, says: Callable[..., None], tmp_path: Path
+) -> None:
     source = saved(section, tmp_path / "a.h5ad")
     below = source / "o.h5ad"  # a file is no folder, for the administrator neither
     says("folder", None, source, "--groupby", "layer", "--out", below)
     with pytest.raises(OSError, match=r"Folder .* cannot be made .*; name another\."):
         stc.io.write(section, below)
+    stc.tl.concepts(section, model, groupby="layer")
+    for call in (
+        lambda: stc.report.write(section, source / "a.html"),
+        lambda: stc.pl.concept_histograms(section, save=source / "a.png"),
+    ):
+        with pytest.raises(OSError, match=r"Folder .* cannot be made .*; name another\."):
+            call()
 
 
 @pytest.mark.filterwarnings("ignore:Expression contradicts:UserWarning")

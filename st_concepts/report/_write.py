@@ -19,6 +19,7 @@ from anndata import AnnData
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts._progress import get_logger
 from st_concepts.concepts import ConceptSet, read_concepts
+from st_concepts.io._folder import make_folder
 from st_concepts.models import SpotVAE
 from st_concepts.pl import concept_scores
 from st_concepts.pl._finish import new_axes
@@ -85,6 +86,8 @@ def write(
     ------
     KeyError
         No concepts in ``adata``.
+    OSError
+        The folder cannot be made or written.
     ImportError
         ``pip install 'st_concepts[report]'`` is needed.
     ValueError
@@ -109,6 +112,7 @@ def write(
     if min(n_genes, n_rows, max_spots) < 1:
         raise ValueError("n_genes, n_rows and max_spots must be at least 1.")
     made = read_concepts(adata)
+    make_folder(path.parent)  # before the work
     embedded = libraries()
     genes = _overlays.top_genes(adata, made, n_genes)
     agreed = _attempt("agreement", _checks.agreement, adata, made, seed)
@@ -127,7 +131,6 @@ def write(
         adata, made, genes, rows, embedded, title=title, n_rows=n_rows, checks=checks, agreed=agreed, model=model
     )
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         temporary.write_text(page, encoding="utf-8")
         os.replace(temporary, path)
@@ -237,7 +240,7 @@ def libraries() -> dict[str, str]:
         import jinja2  # noqa: F401
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise ImportError(f"The report needs {error.name}: pip install 'st_concepts[report]'.") from error
+        raise ImportError(f"The report needs {error.name}: pip install 'st_concepts[report]'.") from None
     files = importlib.resources.files(itables) / "html"
     return {
         "plotly": get_plotlyjs(),
