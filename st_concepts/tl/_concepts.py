@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._keys import KEYS, concept_slot
+from st_concepts._processes import all_sum
 from st_concepts.attribution import Batch, group_attributions
 from st_concepts.concepts import (
     ConceptSet,
@@ -286,9 +287,10 @@ def _seed_expression(adata: AnnData, encoder: Encoder, layer: str | None, sets: 
     """Mean standardised features of each set, float64 ``(n_obs, n_sets)``."""
     every = sorted({g for s in sets for g in s})
     columns = encoder.var_names.get_indexer(every)
-    values = np.empty((adata.n_obs, len(every)))
-    for rows, features, _, _ in stream(adata, encoder, layer):
+    values = np.zeros((adata.n_obs, len(every)))
+    for rows, features, _, _ in stream(adata, encoder, layer, share=True):
         values[rows] = features[:, columns].toarray() if hasattr(features, "toarray") else features[:, columns]
+    (values,) = all_sum(values)
     sd = values.std(0)
     flat = [g for g, s in zip(every, sd, strict=True) if s == 0]
     if flat:
@@ -315,6 +317,6 @@ def mean_gradient(adata: AnnData, encoder: Encoder, layer: str | None, made: Con
     """Mean gradient of each score over all spots, float64 ``(n_concepts, genes of the model)``."""
     batches = (
         Batch(features, np.ones((features.shape[0], 1)), codes)
-        for _, features, _, codes in stream(adata, encoder, layer)
+        for _, features, _, codes in stream(adata, encoder, layer, share=True)
     )
-    return group_attributions(encoder, batches, method="gradient", concepts=made.directions).values[0]
+    return group_attributions(encoder, batches, method="gradient", concepts=made.directions, shared=True).values[0]
