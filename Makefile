@@ -38,7 +38,6 @@ bench: $(STAMP)
 
 # pages in docs/_build/html; nothing is fetched, and a warning is an error
 docs: $(STAMP)
-	$(BIN)/python -c 'import furo, myst_nb' 2>/dev/null || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 install: $(STAMP)
@@ -47,7 +46,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,scvi,notebooks]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,scvi,notebooks,docs]'
 	touch $@
 
 clean:

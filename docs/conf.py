@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from st_concepts import __version__
 from st_concepts.attribution import methods_table
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
 
 project = "st_concepts"
 author = "the st_concepts developers"
 copyright = "the st_concepts developers"
 release = version = __version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml"]
+html_math_renderer = "mathml"  # MathJax would be fetched from elsewhere
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 root_doc = "index"
 html_theme = "furo"

@@ -43,6 +43,15 @@ def test_pages_build_without_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "api.html").is_file()
+    equations = (tmp_path / "how_it_works.html").read_text(encoding="utf-8")
+    assert equations.count("<math ") > 20
+    assert 'display="block"' in equations
+    # nothing is fetched from elsewhere: neither scripts, nor styles, nor pictures
+    for page in tmp_path.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|img|iframe|source)[^>]*\ssrc=[\"']([^\"']*)", text)
+        loaded += re.findall(r"<link[^>]*\shref=[\"']([^\"']*)", text)
+        assert [url for url in loaded if re.match(r"(https?:)?//", url)] == [], page.name
 
 
 # ten mistakes
@@ -147,12 +156,22 @@ def test_wrong_kind_and_unreadable(section: AnnData, says: Callable[..., None], 
     says("damaged or truncated", lambda: stc.io.read(broken), broken, "--groupby", "layer", "--out", out)
 
 
-def test_output_that_cannot_be_written(section: AnnData, says: Callable[..., None], tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:Expression contradicts:UserWarning")
+def test_output_that_cannot_be_written(
+    section: AnnData, model: stc.SpotVAE, says: Callable[..., None], tmp_path: Path
+) -> None:
     source = saved(section, tmp_path / "a.h5ad")
     below = source / "o.h5ad"  # a file is no folder, for the administrator neither
     says("folder", None, source, "--groupby", "layer", "--out", below)
     with pytest.raises(OSError, match=r"Folder .* cannot be made .*; name another\."):
         stc.io.write(section, below)
+    stc.tl.concepts(section, model, groupby="layer")
+    for call in (
+        lambda: stc.report.write(section, source / "a.html"),
+        lambda: stc.pl.concept_histograms(section, save=source / "a.png"),
+    ):
+        with pytest.raises(OSError, match=r"Folder .* cannot be made .*; name another\."):
+            call()
 
 
 @pytest.mark.filterwarnings("ignore:Expression contradicts:UserWarning")

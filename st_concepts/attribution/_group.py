@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
+from st_concepts._processes import all_sum
 from st_concepts.attribution._checks import check_baseline, check_codes, check_features
 from st_concepts.attribution._deltas import expected_passes, multipliers
 from st_concepts.attribution._occlude import occlusion_entries
@@ -28,6 +29,7 @@ def group_attributions(
     options: Options | None = None,
     dtype: torch.dtype = torch.float32,
     chunk_size: int = 4096,
+    shared: bool = False,
 ) -> GroupAttribution:
     """Mean attribution of each gene over each group of spots.
 
@@ -59,6 +61,9 @@ def group_attributions(
         ``torch.float32`` or ``torch.float64``.
     chunk_size
         Spots that run through the encoder together, at most.
+    shared
+        Where several processes compute together, each gives the batches of its own spots (an empty one if it has none)
+        and all get the means over the spots of all. Not for methods that draw random numbers spot by spot.
 
     Returns
     -------
@@ -91,6 +96,8 @@ def group_attributions(
             total.add(batch, chunk_size)
         if total is None:
             raise ValueError("No spots: the stream of batches is empty. Do the groups contain any spot?")
+        if shared:
+            total.add_up()
         return total.result(per_latent=concepts is None)
 
 
@@ -242,6 +249,14 @@ class _Totals:
             self.genes[k] += run.cross(features[spots[part]], total)
             mean = run.mean_latent(self.reference_start[k], None if code_k is None else code_k.cpu().numpy())
             self.latent_difference[k] += ((latent[part] - mean) * weight[part, None]).sum(0)
+
+    def add_up(self) -> None:
+        """Sums over all processes."""
+        held = self.reference_hidden or []
+        self.weight, self.hidden, self.genes, self.latent_difference, *held = all_sum(
+            self.weight, self.hidden, self.genes, self.latent_difference, *held
+        )
+        self.reference_hidden = held or None
 
     def result(self, *, per_latent: bool) -> GroupAttribution:
         """Means over the stream."""

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
+from st_concepts._processes import all_sum, size
 from st_concepts.attribution._baselines import profile_baseline
 from st_concepts.attribution._group import group_attributions
 from st_concepts.attribution._registry import Method, Options
@@ -84,8 +85,16 @@ class Section:
 
     def stream(self, batch_size: int | None = None) -> Iterator[tuple[slice, FeatureMatrix, np.ndarray | None]]:
         """Rows, features and covariate codes of consecutive batches."""
-        size = {} if batch_size is None else {"batch_size": batch_size}
-        for rows, features, _, codes in stream(self.adata, self.encoder, self.layer, **size):
+        rows_a_batch = {} if batch_size is None else {"batch_size": batch_size}
+        for rows, features, _, codes in stream(self.adata, self.encoder, self.layer, **rows_a_batch):
+            yield rows, features, codes
+
+    def own_stream(self) -> Iterator[tuple[slice, FeatureMatrix, np.ndarray | None]]:
+        """As `stream`, but only the share of this process where several compute together."""
+        if size() == 1:
+            yield from self.stream()
+            return
+        for rows, features, _, codes in stream(self.adata, self.encoder, self.layer, share=True):
             yield rows, features, codes
 
     def reference_spots(self, j: int, baseline: str) -> np.ndarray | None:
@@ -127,9 +136,10 @@ class Section:
         shared = baseline != "others"
         weights = np.stack(spots[:1] if shared else spots).astype(np.float64)
         total = np.zeros((len(weights), n_vars))
-        for rows, features, _ in self.stream():
+        for rows, features, _ in self.own_stream():
             part = weights[:, rows]
             total += (features.T @ part.T).T if sp.issparse(features) else part @ features
+        (total,) = all_sum(total)
         mean = total / weights.sum(1, keepdims=True)
         return np.tile(mean, (len(chosen), 1)) if shared else mean
 
@@ -188,9 +198,11 @@ class Section:
         every = "seed" in method.options
 
         def batches() -> Iterator[Batch]:
-            for rows, features, codes in self.stream():
+            first = True
+            for rows, features, codes in self.stream() if every else self.own_stream():
                 used = np.arange(features.shape[0]) if every else np.flatnonzero(inside[rows].any(1))
-                if used.size:
+                if used.size or (first and size() > 1):  # a process without spots has sums, too
+                    first = False
                     whole = used.size == features.shape[0]
                     yield Batch(
                         features if whole else features[used],
@@ -207,6 +219,7 @@ class Section:
             baselines=base,
             references=references,
             options=options,
+            shared=not every,
         )
 
     def digest(self) -> bytes:

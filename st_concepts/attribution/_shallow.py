@@ -105,13 +105,15 @@ class MeanGate(BackwardRule):
         """Weight of the points, as a share of all, at which ``start + point * (end - start) > 0``."""
         points = torch.as_tensor(self.points, dtype=start.dtype, device=start.device)
         cumulative = torch.as_tensor(self.cumulative, dtype=start.dtype, device=start.device)
-        step = end - start
-        switch = -start / step
-        # opening gates are open after the switch, closing ones before it
-        opening = cumulative[-1] - cumulative[torch.searchsorted(points, switch.contiguous(), right=True)]
-        closing = cumulative[torch.searchsorted(points, switch.contiguous(), right=False)]
-        constant = cumulative[-1] * (start > 0)
-        return torch.where(step > 0, opening, torch.where(step < 0, closing, constant))
+        share = torch.where(start > 0, cumulative[-1], torch.zeros_like(cumulative[-1]))
+        # most gates are open or closed all the way; opening ones are open after the switch, closing ones before it
+        moving = torch.nonzero(((start > 0) != (end > 0)).reshape(-1)).reshape(-1)
+        first, last = start.reshape(-1)[moving], end.reshape(-1)[moving]
+        opens, switch = last > 0, first / (first - last)
+        switch = torch.where(opens, switch, torch.nextafter(switch, switch.new_tensor(-torch.inf)))
+        before = cumulative[torch.searchsorted(points, switch, right=True)]
+        share.view(-1)[moving] = torch.where(opens, cumulative[-1] - before, before)
+        return share
 
 
 def _is_still(func: Callable, args: tuple, kwargs: dict) -> bool:

@@ -23,6 +23,14 @@ app = typer.Typer(
 # base of all usage errors; typer carries its own copy of click or takes the installed one, depending on its version
 _ClickException = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
+Stability = Annotated[
+    bool | None,
+    typer.Option(
+        "--stability/--no-stability",
+        help="In the report: fit two more models and show how far they agree, which takes as long as two fits. "
+        "By default up to 2,000 spots where the model is at hand.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 
 
@@ -92,6 +100,7 @@ def run(
     model: Annotated[Path | None, typer.Option(help="Also write the model.")] = None,
     pictures: Annotated[Path | None, typer.Option(help="Also draw, into this folder.")] = None,
     report: Annotated[Path | None, typer.Option(help="Also write the report, .html.")] = None,
+    stability: Stability = None,
     kind: Annotated[str | None, typer.Option(help="What IN is, if it is not recognised.")] = None,
     table: Annotated[str | None, typer.Option(help="Table of a SpatialData store, if it has several.")] = None,
     bin_size: Annotated[int | None, typer.Option(help="Bin size of Visium HD, in micrometres.")] = None,
@@ -116,7 +125,7 @@ def run(
         seed=seed,
     )
     files = Files(source, out, markers, model, pictures, annotation, report)
-    run_file(files, settings, form=Form(kind, table, bin_size, image), min_spots=min_spots)
+    run_file(files, settings, form=Form(kind, table, bin_size, image), min_spots=min_spots, stability=stability)
 
 
 @app.command()
@@ -128,11 +137,12 @@ def report(
     ] = None,
     table: Annotated[str | None, typer.Option(help="Table of a SpatialData store, if it has several.")] = None,
     title: Annotated[str | None, typer.Option(help="Heading; by default the sections.")] = None,
+    stability: Stability = None,
 ) -> None:
     """Write a result as one HTML file that opens offline."""
     from st_concepts.cli._report import run_report
 
-    run_report(source, out, model=model, table=table, title=title)
+    run_report(source, out, model=model, table=table, title=title, stability=stability)
 
 
 @app.command()

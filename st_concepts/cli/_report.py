@@ -22,7 +22,9 @@ def check_report(option: str, path: Path) -> None:
         raise UsageError(one_line(error)) from error
 
 
-def run_report(source: Path, out: Path, *, model: Path | None, table: str | None, title: str | None) -> None:
+def run_report(
+    source: Path, out: Path, *, model: Path | None, table: str | None, title: str | None, stability: bool | None
+) -> None:
     """Write the report of a result."""
     source, out = source.expanduser(), out.expanduser()
     check_targets(source, {"--out": out})
@@ -31,5 +33,5 @@ def run_report(source: Path, out: Path, *, model: Path | None, table: str | None
     if KEYS.CONCEPTS not in adata.uns:
         raise UsageError(f"{source} holds no result (no uns[{KEYS.CONCEPTS!r}]); make one with st-concepts run.")
     loaded = None if model is None else SpotVAE.load(model.expanduser())
-    report.write(adata, out, model=loaded, title=title)
+    report.write(adata, out, model=loaded, title=title, stability=stability)
     say(f"written: {out}, {out.stat().st_size / 1e6:.1f} MB")

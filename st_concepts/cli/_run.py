@@ -52,7 +52,7 @@ class Form:
     image: Path | None = None
 
 
-def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int) -> None:
+def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, stability: bool | None = None) -> None:
     """Read, check everything that can be wrong before the work starts, work, write."""
     files = files.expanded()
     if files.out.suffix not in (".h5ad", ".zarr"):
@@ -100,7 +100,7 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int) ->
     if files.pictures is not None:
         written += pictures(adata, files.pictures, groupby=settings.groupby)
     if files.report is not None:
-        report.write(adata, files.report, model=model, seed=settings.seed)
+        report.write(adata, files.report, model=model, stability=stability, seed=settings.seed)
         written.append(files.report)
     say("written: " + ", ".join(map(str, written)))
 

@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._keys import KEYS, concept_slot, safe_labels
+from st_concepts.io._frames import plain
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def read_concepts(source: AnnData | Mapping[str, Any] | ConceptSet, key: str = K
         if key not in source.uns:
             raise KeyError(f"adata.uns[{key!r}] is missing: run stc.tl.concepts(adata, model, groupby=...) first.")
         source = source.uns[key]
-    return ConceptSet.from_uns(source)
+    return ConceptSet.from_uns(plain(source))
 
 
 def score_frame(concepts: ConceptSet, latent: np.ndarray, index: pd.Index) -> pd.DataFrame:

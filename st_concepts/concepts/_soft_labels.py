@@ -13,6 +13,10 @@ MIN_LABELS_TO_JUDGE = 10
 DOUBT_ABOVE = 0.2
 _PRIOR_STRENGTH = 10.0
 _PRIOR_ERROR = 0.1
+# spots that an iteration takes at a time, so that they stay in the cache
+_ROWS = 2**14
+# relative change of all parameters below which further iterations are the same
+_STILL = 1e-13
 
 
 @dataclass(frozen=True)
@@ -101,31 +105,41 @@ def _em(
     n, dims = z.shape
     n_classes = given.shape[1]
     known = codes >= 0
-    weights, error = given, _PRIOR_ERROR
+    n_known, error = int(known.sum()), _PRIOR_ERROR
+    parts = [slice(a, min(a + _ROWS, n)) for a in range(0, n, _ROWS)]
+    posterior, nearest = np.empty((n, n_classes)), np.empty(n)
+    size, first, second = given.sum(0), given.T @ z, np.zeros((dims, dims))
     cov = np.cov(z.T, bias=True).reshape(dims, dims)
-    posterior, distance = given, np.zeros((n, n_classes))
+    before = np.zeros(0)
     for step in range(n_iter):
-        size = weights.sum(0)
-        means = (weights.T @ z) / size[:, None]
+        means = first / size[:, None]
         if step:  # the first covariance is that of all spots: a few labelled ones cannot tell it
-            cov = sum(((z - means[c]) * weights[:, [c]]).T @ (z - means[c]) for c in range(n_classes)) / weights.sum()
+            cov = (second - (means.T * size) @ means) / size.sum()
+        now = np.concatenate([means.ravel(), cov.ravel(), [error]])
+        if step > 1 and np.abs(now - before).max() <= _STILL * np.abs(now).max():
+            break
+        before = now
         shrink = 5.0 / (5.0 + size.min())
         shrunk = (1 - shrink) * cov + (shrink * np.trace(cov) / dims + 1e-9) * np.eye(dims)
-        precision = np.linalg.inv(shrunk)
-        distance = np.stack([np.einsum("ni,ij,nj->n", z - m, precision, z - m) for m in means], axis=1)
-        log_posterior = -0.5 * distance
+        # distances are squared lengths after this rotation and scaling
+        turn = np.linalg.cholesky(np.linalg.inv(shrunk))
+        centres = means @ turn
+        odds = np.log1p(-error) - np.log(error / max(n_classes - 1, 1)) if learn_error else 0.0
+        size, first, second, wrong = np.zeros(n_classes), np.zeros((n_classes, dims)), np.zeros((dims, dims)), 0.0
+        for rows in parts:
+            at, here = z[rows] @ turn, given[rows]
+            distance = np.stack([((at - c) ** 2).sum(1) for c in centres], axis=1)
+            share = odds * here - 0.5 * distance
+            share -= share.max(1, keepdims=True)
+            np.exp(share, out=share)
+            share /= share.sum(1, keepdims=True)
+            weights = share if learn_error else np.where(known[rows, None], here, share)
+            size += weights.sum(0)
+            first += weights.T @ z[rows]
+            second += (z[rows] * weights.sum(1, keepdims=True)).T @ z[rows]
+            wrong -= float((share * here).sum())
+            posterior[rows], nearest[rows] = share, distance.min(1)
         if learn_error:
-            log_posterior[known] += np.log(error / max(n_classes - 1, 1))
-            log_posterior[known, codes[known]] += np.log1p(-error) - np.log(error / max(n_classes - 1, 1))
-        log_posterior -= log_posterior.max(1, keepdims=True)
-        posterior = np.exp(log_posterior)
-        posterior /= posterior.sum(1, keepdims=True)
-        if learn_error:
-            wrong = float((1.0 - posterior[known, codes[known]]).sum())
-            error = (wrong + _PRIOR_STRENGTH * _PRIOR_ERROR) / (known.sum() + _PRIOR_STRENGTH)
+            error = (n_known + wrong + _PRIOR_STRENGTH * _PRIOR_ERROR) / (n_known + _PRIOR_STRENGTH)
             error = float(np.clip(error, 0.01, 0.6))
-            weights = posterior
-        else:
-            weights = np.where(known[:, None], given, posterior)
-    typical = (distance.min(1) < chi2.ppf(0.999, dims)).astype(np.float64)
-    return posterior, typical, error
+    return posterior, (nearest < chi2.ppf(0.999, dims)).astype(np.float64), error

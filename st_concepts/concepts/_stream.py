@@ -12,10 +12,14 @@ import torch
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
+from st_concepts._processes import all_sum, my_rows
 from st_concepts.concepts._concept_set import ConceptSet
 from st_concepts.concepts._membership import Membership, from_scores
+from st_concepts.io._frames import as_frame
 from st_concepts.io._rows import iter_rows
 from st_concepts.models import Encoder
+from st_concepts.models._features import sizes
+from st_concepts.models._sparse_product import sparse_product
 from st_concepts.models._validate import align_genes, check_block, count_matrix, take_genes
 
 BATCH_SIZE = 1024
@@ -54,15 +58,21 @@ def counts_layer(adata: AnnData, encoder: Encoder, layer: str | None) -> str | N
 
 
 def stream(
-    adata: AnnData, encoder: Encoder, layer: str | None = None, *, batch_size: int = BATCH_SIZE
+    adata: AnnData, encoder: Encoder, layer: str | None = None, *, batch_size: int = BATCH_SIZE, share: bool = False
 ) -> Iterator[tuple[slice, Any, sp.csr_matrix, np.ndarray | None]]:
-    """Rows, CSR features, CSR counts and covariate codes of consecutive batches, genes in the encoder's order."""
+    """Rows, CSR features, CSR counts and covariate codes of consecutive batches, genes in the encoder's order.
+
+    With ``share``, the batches of this process where several compute together; an empty one where there is none for
+    it, so that it can take part in the sums.
+    """
     X = count_matrix(adata, layer)
     names = pd.Index(adata.var_names.astype(str))
     index = align_genes(names, encoder.var_names)
     codes = encoder.codes(adata.obs)
     where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    for rows, block in iter_rows(X, batch_size):
+    own = my_rows(adata.n_obs, batch_size)
+    nothing = [(slice(0, 0), sp.csr_matrix((0, adata.n_vars), dtype=np.float32))]
+    for rows, block in nothing if share and own.start == own.stop else iter_rows(X, batch_size, share=share):
         check_block(block, names, where)
         counts = take_genes(block, index)
         yield rows, encoder.features(counts), counts, None if codes is None else codes[rows]
@@ -77,18 +87,24 @@ def embed_batch(encoder: Encoder, features: Any, codes: np.ndarray | None) -> np
         dense = torch.from_numpy(features.toarray() if sp.issparse(features) else features).to(device)
         return encoder.encode(dense, None if codes is None else torch.from_numpy(codes).to(device)).cpu().numpy()
     bias = first.bias.detach().cpu().numpy()
-    a = features @ first.weight.detach().cpu().numpy().T + (bias[-1] if codes is None else bias[codes])
+    weight = np.ascontiguousarray(first.weight.detach().cpu().numpy().T)
+    a = sparse_product(features, weight) if sp.issparse(features) else np.asarray(features) @ weight
+    a = a + (bias[-1] if codes is None else bias[codes])
     return first.rest(torch.from_numpy(np.asarray(a, dtype=np.float32)).to(device)).cpu().numpy()
 
 
 def embed_all(adata: AnnData, encoder: Encoder, layer: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Latent means float32 ``(n_obs, n_latent)`` and totals of counts float64 ``(n_obs,)``."""
-    latent = np.empty((adata.n_obs, encoder.n_latent), dtype=np.float32)
-    totals = np.empty(adata.n_obs)
-    for rows, features, counts, codes in stream(adata, encoder, layer):
+    """Latent means float32 ``(n_obs, n_latent)`` and totals of counts float64 ``(n_obs,)``.
+
+    Several processes embed a share each and end with all of them.
+    """
+    latent = np.zeros((adata.n_obs, encoder.n_latent), dtype=np.float32)
+    totals = np.zeros(adata.n_obs)
+    for rows, features, counts, codes in stream(adata, encoder, layer, share=True):
         latent[rows] = embed_batch(encoder, features, codes)
-        totals[rows] = np.asarray(counts.sum(1, dtype=np.float64)).ravel()
-    return latent, totals
+        totals[rows] = sizes(counts)
+    latent, totals = all_sum(latent, totals)  # zero but in the rows of one process, so nothing is rounded
+    return latent.astype(np.float32, copy=False), totals
 
 
 def informative(totals: np.ndarray) -> np.ndarray:
@@ -101,7 +117,7 @@ def membership(adata: AnnData, concepts: ConceptSet) -> Membership:
     """Inside / outside of each concept: ``obsm["concept_members"]``, or else by concept score."""
     key = concepts.slot(KEYS.MEMBERS)
     if key in adata.obsm:
-        frame = adata.obsm[key]
+        frame = as_frame(adata.obsm[key])
         if list(frame.columns) == concepts.labels:
             return Membership(concepts.names, frame.to_numpy().astype(np.int8))
     return from_scores(concepts.names, scores(adata, concepts).to_numpy())
@@ -118,7 +134,7 @@ def scores(adata: AnnData, concepts: ConceptSet, key: str | None = None) -> pd.D
     key = key or str(concepts.params.get("score_key") or KEYS.SCORE)
     if key not in adata.obsm:
         raise KeyError(f"adata.obsm[{key!r}] is missing: run stc.tl.concepts or stc.tl.score_concepts first.")
-    frame = adata.obsm[key]
+    frame = as_frame(adata.obsm[key])
     if list(frame.columns) != concepts.labels:
         raise KeyError(
             f"adata.obsm[{key!r}] holds scores of {', '.join(map(str, frame.columns))}, but the concepts are "

@@ -213,7 +213,7 @@ def _table(path: Path, dtype: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, index_col="image_id", dtype=dict.fromkeys(header.columns.drop("image_id"), dtype))
     except ValueError as error:
-        raise ValueError(f"{path} holds values that are no whole numbers: {error}") from error
+        raise ValueError(f"{path} holds values that are no whole numbers: {error}") from None
     table.index = table.index.astype(str)
     if not table.index.is_unique:
         raise ValueError(f"{path} names an image twice: {table.index[table.index.duplicated()][0]!r}.")

@@ -32,7 +32,7 @@ def faces() -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         from skimage.data import lfw_subset
-    except ImportError as error:
-        raise ImportError("These images come with scikit-image: pip install scikit-image.") from error
+    except ImportError:
+        raise ImportError("These images come with scikit-image: pip install scikit-image.") from None
     images = np.asarray(lfw_subset(), dtype=np.float32)
     return images, np.arange(len(images)) < 100

@@ -131,14 +131,14 @@ def _from_cache(file: RemoteFile, cache: Path) -> Path:
             f"{about} could not be downloaded from {file.url} ({reason}). Connect to the network, or "
             f"download the file elsewhere, put it in a folder (as mob/{file.name} or {file.name}) and set {ENV} to "
             "that folder. The simulated section needs no files: st_concepts.datasets.simulated_bulb()."
-        ) from error
+        ) from None
     except OSError as error:
         raise DataUnavailableError(
             f"{about} the cache {cache} cannot be written ({error}). Pass a folder of yours as `cache_dir`, or "
             f"set {ENV}."
-        ) from error
+        ) from None
     except ValueError as error:
         raise CorruptFileError(
             f"{about} what came from {file.url} is not the pinned file ({error}). A proxy or a broken connection may "
             f"have altered it: try again, or fetch it another way and set {ENV}."
-        ) from error
+        ) from None

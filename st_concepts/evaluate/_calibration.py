@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from st_concepts._keys import KEYS
 from st_concepts.concepts import read_concepts
 from st_concepts.concepts._stream import membership, scores
+from st_concepts.io._frames import column
 from st_concepts.stats import NullModel, association_test, moran_null, permutation_null
 
 _WAVES = 64  # random Fourier features a field
@@ -90,7 +91,7 @@ def calibration(
     if section_key is not None and section_key not in adata.obs:
         raise KeyError(f"section_key={section_key!r} is not a column of adata.obs.")
     key = section_key or (KEYS.BATCH if KEYS.BATCH in adata.obs else None)
-    sections = np.zeros(adata.n_obs, dtype=np.int64) if key is None else pd.factorize(adata.obs[key])[0]
+    sections = np.zeros(adata.n_obs, dtype=np.int64) if key is None else pd.factorize(column(adata.obs, key))[0]
     coords = np.asarray(adata.obsm[KEYS.SPATIAL], dtype=np.float64)[:, :2]
     concepts = read_concepts(adata, concepts_key)
     if target == "label":

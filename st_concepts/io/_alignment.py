@@ -30,7 +30,7 @@ def read_alignment(path: Path) -> np.ndarray:
     try:
         numbers = np.array(text, dtype=np.float64)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}. Expected nine numbers, a 3 x 3 affine matrix.") from error
+        raise ValueError(f"{path}: {error}. Expected nine numbers, a 3 x 3 affine matrix.") from None
     if numbers.size != 9:
         raise ValueError(f"{path}: {numbers.size} numbers, expected nine, a 3 x 3 affine matrix.")
     return check_alignment(numbers.reshape(3, 3), where=str(path))

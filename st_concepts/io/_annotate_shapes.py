@@ -140,7 +140,7 @@ def read_napari(path: Path, label: str | None) -> tuple[list[Region], list[str]]
             # napari counts axes as rows, columns
             xy = np.array([[float(c[axes[-1]]), float(c[axes[-2]])] for c in corners])
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: a vertex is not a number ({error}).") from error
+            raise ValueError(f"{path}: a vertex is not a number ({error}).") from None
         made = _napari_shape(corners[0]["shape-type"], xy)
         if made is None:
             lines += 1

@@ -39,7 +39,7 @@ def read_geojson(path: Path) -> tuple[list[Region], list[str]]:
         raise ValueError(
             f"{path} is not GeoJSON ({error}). In QuPath: File > Export objects as GeoJSON; the .qpdata file of a "
             "project cannot be read."
-        ) from error
+        ) from None
     regions: list[Region] = []
     left: dict[str, int] = {}
     for feature in _features(stored):
@@ -99,7 +99,7 @@ def _shape(feature: dict[str, Any], path: Path) -> Any:
     try:
         made = shape(_geometry(feature))
     except (ShapelyError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise ValueError(f"{path}: a polygon cannot be read ({' '.join(str(error).split())}).") from error
+        raise ValueError(f"{path}: a polygon cannot be read ({' '.join(str(error).split())}).") from None
     if not np.isfinite(made.bounds).all() and not made.is_empty:
         raise ValueError(f"{path}: a polygon has coordinates that are not finite.")
     return made

@@ -47,9 +47,9 @@ def read_image(path: Path, sizes: dict[str, int]) -> tuple[tuple[int, int], dict
                 image.draft("RGB", (2 * longest, 2 * longest))
                 pixels = image.convert("RGB")
         except Image.DecompressionBombError as error:
-            raise ValueError(f"{path}: {error} Save a smaller copy and pass `image_scale`.") from error
+            raise ValueError(f"{path}: {error} Save a smaller copy and pass `image_scale`.") from None
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise ValueError(f"{path}: not a readable image, or truncated ({error}).") from error
+            raise ValueError(f"{path}: not a readable image, or truncated ({error}).") from None
     return full, {name: _reduce(pixels, full, side) for name, side in sizes.items()}
 
 

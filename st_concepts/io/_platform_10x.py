@@ -114,8 +114,8 @@ def read_xenium(path: Path, **kwargs: Any) -> AnnData:
 def _spatialdata_io(what: str) -> ModuleType:
     try:
         import spatialdata_io
-    except ImportError as error:
-        raise ImportError(f"{what} is read by spatialdata-io: pip install 'st_concepts[spatialdata]'.") from error
+    except ImportError:
+        raise ImportError(f"{what} is read by spatialdata-io: pip install 'st_concepts[spatialdata]'.") from None
     return spatialdata_io
 
 

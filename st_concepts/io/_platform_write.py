@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from anndata import AnnData
 
+from ._folder import make_folder
 from ._platform_10x import others_warnings
 from ._platforms import ClearError, existing, zarr_kind
 
@@ -71,7 +72,7 @@ def write(
         if path.exists() and path.samefile(source_path):
             raise ValueError(f"{path} is the source, which is never changed; name another store.")
         source = open_store(source_path)
-    _check_folder(path.parent)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
         if source is not None:
@@ -86,22 +87,13 @@ def write(
         _remove(temporary)
 
 
-def _check_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"Folder {folder} cannot be made ({error.strerror}); name another.") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OSError(f"Folder {folder} cannot be written; name another, or change its permissions.")
-
-
 def _write_spatialdata(adata: AnnData, source: SpatialData, table: str | None, path: Path) -> None:
     from ._platform_spatialdata import with_table
 
     try:
         out = with_table(source, adata, table)
     except ClearError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(str(error)) from None
     with others_warnings():
         out.write(path)
 

@@ -115,7 +115,7 @@ def read(
     try:
         adata = _readers()[found](path, **kwargs)
     except ClearError as error:
-        raise ValueError(f"{error}{hint}") from error
+        raise ValueError(f"{error}{hint}") from None
     except _READER_ERRORS as error:
         if found == "st" and isinstance(error, (ValueError, FileNotFoundError)) and not kind:
             raise  # our own reader already says file, line and column
@@ -221,7 +221,7 @@ def _file_kind(path: Path) -> str | None:
             with gzip.open(path) as handle:
                 head = handle.read(4096)
         except (OSError, EOFError) as error:
-            raise ValueError(f"{path}: the gzip file is truncated or corrupt ({error}); fetch it again.") from error
+            raise ValueError(f"{path}: the gzip file is truncated or corrupt ({error}); fetch it again.") from None
     first = head.split(b"\n", 1)[0]
     return "st" if b"\x00" not in head and (b"\t" in first or b"," in first) else None
 
@@ -233,7 +233,7 @@ def _hdf5_kind(path: Path) -> str:
         with h5py.File(path, "r") as handle:
             groups = set(handle)
     except OSError as error:
-        raise ValueError(f"{path} cannot be opened as HDF5, it is damaged or truncated: {error}") from error
+        raise ValueError(f"{path} cannot be opened as HDF5, it is damaged or truncated: {error}") from None
     if {"obs", "var"} <= groups:
         return "h5ad"
     if "matrix" in groups:

@@ -54,9 +54,9 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 fields = line.split(delimiter)
                 yield number, [f.strip().strip('"') for f in fields] if '"' in line else fields
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text table ({error}).") from error
+        raise ValueError(f"{path}: not a text table ({error}).") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: the gzip file is truncated or corrupt ({error}); fetch it again.") from error
+        raise ValueError(f"{path}: the gzip file is truncated or corrupt ({error}); fetch it again.") from None
     if not delimiter:
         raise ValueError(f"{path}: the file is empty.")
 

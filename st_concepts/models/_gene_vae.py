@@ -13,6 +13,7 @@ import torch
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
+from st_concepts.io._frames import column
 from st_concepts.io._rows import as_csr
 from st_concepts.models import _checkpoint
 from st_concepts.models._conv import ConvConfig, ConvEncoder, ConvVAE
@@ -371,7 +372,7 @@ def _positions(adata: AnnData, key: str) -> np.ndarray:
             f"adata.obsm[{key!r}] is missing (there: {have}); GeneVAE needs the position of each spot. "
             "Name the entry that holds x and y: spatial_key=..."
         )
-    section = adata.obs.get(KEYS.BATCH)
+    section = column(adata.obs, KEYS.BATCH) if KEYS.BATCH in adata.obs else None
     if section is not None and section.nunique() > 1:
         raise ValueError(
             f"adata holds {section.nunique()} sections (obs[{KEYS.BATCH!r}]) that would lie on top of each other in "

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
+from st_concepts.io._frames import column
 from st_concepts.models._encoder import FeatureMatrix, FirstLayer
 
 if TYPE_CHECKING:
@@ -106,17 +107,17 @@ class ScviEncoder:
         """
         if not self._covariates:
             return None
-        codes = np.zeros(len(obs), dtype=np.int64)
-        for column, categories in self._covariates:
-            if column not in obs:
-                raise ValueError(f"The scvi model was set up with obs[{column!r}], which is missing here.")
-            values = obs[column]
+        codes = np.zeros(obs.shape[0], dtype=np.int64)
+        for key, categories in self._covariates:
+            if key not in obs:
+                raise ValueError(f"The scvi model was set up with obs[{key!r}], which is missing here.")
+            values = column(obs, key)
             lookup = {str(c): i for i, c in enumerate(categories)}
             code = values.astype(str).map(lookup).to_numpy(dtype=np.float64)
             if np.isnan(code).any():
                 unknown = sorted(set(values.astype(str)) - set(lookup))
                 raise ValueError(
-                    f"obs[{column!r}] holds {unknown[:5]}, which the scvi model was not trained with. "
+                    f"obs[{key!r}] holds {unknown[:5]}, which the scvi model was not trained with. "
                     f"Known: {list(lookup)[:10]}."
                 )
             codes = codes * len(categories) + code.astype(np.int64)

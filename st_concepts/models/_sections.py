@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from st_concepts.io._frames import column
 
-def section_names(obs: pd.DataFrame, key: str | None) -> list[str]:
+
+def section_names(obs: Any, key: str | None) -> list[str]:
     """Names of the sections in ``obs[key]`` in the order of its categories; empty where ``key`` is `None`.
 
     Raises
@@ -23,13 +26,14 @@ def section_names(obs: pd.DataFrame, key: str | None) -> list[str]:
     if key not in obs:
         have = ", ".join(map(repr, obs.columns)) or "none"
         raise KeyError(f"batch_key={key!r} is not a column of adata.obs (it has: {have}).")
-    if obs[key].isna().any():
+    values = column(obs, key)
+    if values.isna().any():
         raise ValueError(f"adata.obs[{key!r}] has missing values; every spot needs its section.")
-    categories = pd.Categorical(obs[key]).remove_unused_categories().categories
+    categories = pd.Categorical(values).remove_unused_categories().categories
     return list(dict.fromkeys(str(c) for c in categories))
 
 
-def section_codes(obs: pd.DataFrame, key: str | None, sections: Sequence[str]) -> np.ndarray | None:
+def section_codes(obs: Any, key: str | None, sections: Sequence[str]) -> np.ndarray | None:
     """Code of each spot, int64 ``(n,)``; ``len(sections)`` stands for one never seen. `None` without sections.
 
     Examples
@@ -40,6 +44,6 @@ def section_codes(obs: pd.DataFrame, key: str | None, sections: Sequence[str]) -
     if not sections:
         return None
     if key not in obs:
-        return np.full(len(obs), len(sections), dtype=np.int64)
-    codes = pd.Index(sections).get_indexer(obs[key].astype(str))
+        return np.full(obs.shape[0], len(sections), dtype=np.int64)
+    codes = pd.Index(sections).get_indexer(column(obs, key).astype(str))
     return np.where(codes < 0, len(sections), codes).astype(np.int64)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from st_concepts.io._folder import make_folder
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -80,7 +82,7 @@ def _dpi() -> float:
 
 
 def _write(figure: Figure, path: Path, *, dpi: float) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     kinds = figure.canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
         raise ValueError(f"save={str(path)!r}: pictures can end in {', '.join(sorted('.' + k for k in kinds))}.")

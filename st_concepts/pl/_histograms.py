@@ -102,7 +102,7 @@ def _histogram(ax: Axes, name: str, inside: np.ndarray, outside: np.ndarray, bin
         if values.size:
             ax.hist(values, label=f"{label}: {values.size} spots", facecolor=color, edgecolor=color, **style)
     ax.set_title(name if not (inside.size and outside.size) else f"{name}, AUROC {auroc(inside, outside):.3f}")
-    ax.set(xlabel="concept score", ylabel="density")
+    ax.set(xlabel="concept score (s.d.)", ylabel="density")
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_ylim(top=1.25 * ax.get_ylim()[1])  # room for the legend above the bars
     ax.legend(frameon=False, fontsize="small", loc="upper center", ncols=2, columnspacing=1.2)

@@ -157,7 +157,7 @@ def concept_scores(
         values,
         [made.names[j] for j in picked],
         [{"cmap": cmap, "norm": symmetric(v)} | kwargs for v in values],
-        unit="concept score",
+        unit="concept score (s.d.)",
         ncols=ncols,
         library_key=library_key,
         ax=ax,

@@ -13,12 +13,14 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts import __version__, evaluate, get
+from st_concepts import __version__, get
 from st_concepts._keys import KEYS
 from st_concepts.attribution import METHODS
 from st_concepts.concepts import ConceptSet
+from st_concepts.models._repr import facts
 from st_concepts.pl._histograms import auroc
-from st_concepts.tl._common import membership
+from st_concepts.report._checks import Agreement
+from st_concepts.tl._common import as_encoder, membership
 
 _BINS = 36
 _TITLES = {
@@ -28,14 +30,27 @@ _TITLES = {
     "logfoldchanges": "log2 FC",
     "pct_in": "Seen inside",
     "pct_out": "Seen outside",
+    "n_sections": "Sections",
+    "sign_consistency": "Same sign",
+    "z_combined": "Combined z",
     "saliency": "Saliency",
     "pvals": "p",
     "pvals_adj": "FDR",
 }
+_INTERNAL = ("key", "score_key", "kind", "use_raw", "concepts", "model")
+_KINDS = {
+    "concept": "text",
+    "names": "text",
+    "rank": "whole",
+    "n_sections": "whole",
+    "pct_in": "share",
+    "pct_out": "share",
+    "sign_consistency": "share",
+}
 PACKAGES = ("anndata", "captum", "numpy", "scanpy", "scipy", "squidpy", "torch")
 
 
-def markers(adata: AnnData, made: ConceptSet, n_rows: int) -> dict[str, Any] | None:
+def markers(adata: AnnData, made: ConceptSet, n_rows: int, agreed: Agreement | None = None) -> dict[str, Any] | None:
     """Titles and rows of the marker table, the ``n_rows`` best genes of each concept; `None` without a ranking."""
     if KEYS.RANK not in adata.uns:
         return None
@@ -48,17 +63,21 @@ def markers(adata: AnnData, made: ConceptSet, n_rows: int) -> dict[str, Any] | N
         ],
         ignore_index=True,
     )
+    if agreed is not None:
+        at = adata.var_names.get_indexer(frame["names"]), [made.names.index(c) for c in frame["concept"]]
+        frame[agreed.title] = agreed.weakest.to_numpy()[at]
     first = ["concept", "rank", "names", "scores", "logfoldchanges", "pct_in", "pct_out", "saliency"]
     last = ["pvals", "pvals_adj"]
     columns = [c for c in first if c in frame]
     columns += [c for c in frame.columns if c not in (*first, *last)] + [c for c in last if c in frame]
     return {
         "columns": [{"name": c, "title": _TITLES.get(c, c.replace("_", " ").capitalize())} for c in columns],
-        "text": [c in ("concept", "names") or not pd.api.types.is_numeric_dtype(frame[c]) for c in columns],
+        "kinds": [_KINDS.get(c, "number") for c in columns],
         "rows": [[_cell(v) for v in row] for row in frame[columns].itertuples(index=False)],
         "null": str(adata.uns[KEYS.RANK]["params"].get("null", "")),
         "method": str(adata.uns[KEYS.RANK]["params"].get("method", "")),
         "n_vars": adata.n_vars,
+        "agreement": None if agreed is None else agreed.title,
     }
 
 
@@ -85,25 +104,6 @@ def histograms(adata: AnnData, made: ConceptSet) -> list[dict[str, Any]]:
             }
         )
     return out
-
-
-def faithful(adata: AnnData, model: Any, seed: int, n_genes: int = 20) -> pd.DataFrame:
-    """Mean score of the spots of each concept before and after its most salient genes, or random ones, are taken.
-
-    At most a quarter of the genes are taken: of a small panel, fewer than ``n_genes``.
-    """
-    n_genes = max(1, min(n_genes, int(adata.varm[KEYS.SALIENCY].notna().any(axis=1).sum()) // 4))
-    found = evaluate.faithfulness(adata, model, n_top=(n_genes,), n_random=10, seed=seed).query("curve == 'deletion'")
-    before, after = (found.query(f"n_genes == {n}").set_index("concept") for n in (0, n_genes))
-    return pd.DataFrame(
-        {
-            "Layer": after.index,
-            "Mean score": before.loc[after.index, "score"].to_numpy(),
-            f"without the {n_genes} most salient genes": after["score"].to_numpy(),
-            f"without {n_genes} random genes": after["score_random"].to_numpy(),
-            "times the fall of random genes": after["ratio"].to_numpy(),
-        }
-    )
 
 
 def plain(frame: pd.DataFrame, n_rows: int) -> tuple[list[str], list[list[str]]]:
@@ -140,14 +140,15 @@ def doubtful(adata: AnnData, made: ConceptSet, n_rows: int) -> dict[str, Any] | 
     }
 
 
-def settings(adata: AnnData, made: ConceptSet) -> list[tuple[str, str]]:
-    """How the result was made, as name and value."""
-    out = [("Model", made.model)]
-    out += _flat("Concepts", made.params)
+def settings(adata: AnnData, made: ConceptSet, model: Any) -> list[tuple[str, list[tuple[str, str]]]]:
+    """How the result was made: part, and what was set in it as name and value."""
+    described = [("Fingerprint", made.model)] if model is None else facts(as_encoder(model))
+    out = [("Model", described), ("Concepts", _flat(made.params, made.names))]
     for title, key in (("Saliency", KEYS.SALIENCY), ("Markers", KEYS.RANK)):
         stored = adata.uns.get(key, {})
-        out += _flat(title, stored.get("params", {}) if isinstance(stored, Mapping) else {})
-    return [(name, value) for name, value in out if value not in ("", "[]")]
+        params = stored.get("params", {}) if isinstance(stored, Mapping) else {}
+        out.append((title, _flat(params, list(map(str, params.get("concepts", made.names))))))
+    return [(title, rows) for title, rows in out if rows]
 
 
 def versions() -> list[tuple[str, str]]:
@@ -202,16 +203,23 @@ def citations(adata: AnnData) -> list[str]:
     return out
 
 
-def _flat(title: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _flat(params: Mapping[str, Any], names: list[str]) -> list[tuple[str, str]]:
+    """Parameters as text, without those that only say where something is stored."""
     out = []
     for key, value in params.items():
-        if isinstance(value, np.ndarray):
-            value = ", ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in value.ravel().tolist())
-        elif isinstance(value, (float, np.floating)):
-            value = f"{value:.6g}"
-        elif isinstance(value, Mapping):
+        if key in _INTERNAL or isinstance(value, Mapping):
             continue
-        out.append((f"{title}: {str(key).replace('_', ' ')}", str(value)))
+        if isinstance(value, np.ndarray):
+            shown = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in value.ravel().tolist()]
+            if len(shown) == len(names):
+                shown = [f"{name}: {v}" for name, v in zip(names, shown, strict=True)]
+            text = ", ".join(shown)
+        elif isinstance(value, (float, np.floating)):
+            text = f"{value:.6g}"
+        else:
+            text = str(value)
+        if text not in ("", "[]"):
+            out.append((str(key).replace("_", " "), text))
     return out
 
 

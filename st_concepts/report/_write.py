@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import importlib.resources
+import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,12 +19,20 @@ from anndata import AnnData
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts._progress import get_logger
 from st_concepts.concepts import ConceptSet, read_concepts
+from st_concepts.io._folder import make_folder
+from st_concepts.models import SpotVAE
+from st_concepts.pl import concept_scores
+from st_concepts.pl._finish import new_axes
 from st_concepts.pl._groups import INSIDE, OUTSIDE
-from st_concepts.report import _overlays, _pack, _tables
+from st_concepts.pl._tissue import _libraries, panel_size
+from st_concepts.report import _checks, _overlays, _pack, _tables
+
+T = TypeVar("T")
 
 _SVG_SPOTS = 20_000  # drawn one by one, sharp in print; more need the graphics card
 _CHECKED_SPOTS = 20_000  # more would take minutes
-FAITHFULNESS = "Does the model read what saliency names?"
+_REFITTED_SPOTS = 2_000  # two more fits take seconds up to here
+_MOST_PANELS = 12
 _SCALES = {"RdBu": "RdBu_r", "PuOr": "PuOr_r", "viridis": "viridis"}
 
 
@@ -34,6 +43,7 @@ def write(
     model: Any = None,
     title: str | None = None,
     tables: Mapping[str, pd.DataFrame] | None = None,
+    stability: bool | None = None,
     n_genes: int = 10,
     n_rows: int = 200,
     max_spots: int = 50_000,
@@ -42,8 +52,8 @@ def write(
     """Write a result as one self-contained HTML file, to open offline or to mail.
 
     The tissue with its image and an overlay that the reader chooses (layers, concept scores, expression, saliency),
-    score histograms, marker tables to sort, search and download, doubtful labels, parameters, versions, fingerprint of
-    the data and what to cite. The file loads nothing from elsewhere.
+    score histograms, marker tables to sort, search and download, agreement of sections or halves, doubtful labels,
+    parameters, versions, fingerprint of the data and what to cite. The file loads nothing from elsewhere.
 
     Parameters
     ----------
@@ -58,8 +68,11 @@ def write(
     title
         Heading; by default the sections.
     tables
-        Further tables to show by heading, ``{"Stability": stc.evaluate.stability(adata)}``, say; the first ``n_rows``
-        rows of each.
+        Further tables to show by heading, ``{"Recovery": stc.evaluate.marker_recovery(...)}``, say; of each the first
+        ``n_rows`` rows.
+    stability
+        Fit two more models with other seeds and show how far they agree: as long again as two fits. By default where
+        ``model`` is a `SpotVAE` and there are at most 2,000 spots. Without ``model`` three are fitted.
     n_genes
         Top markers and most salient genes of each concept that can be drawn.
     n_rows
@@ -73,6 +86,8 @@ def write(
     ------
     KeyError
         No concepts in ``adata``.
+    OSError
+        The folder cannot be made or written.
     ImportError
         ``pip install 'st_concepts[report]'`` is needed.
     ValueError
@@ -97,22 +112,25 @@ def write(
     if min(n_genes, n_rows, max_spots) < 1:
         raise ValueError("n_genes, n_rows and max_spots must be at least 1.")
     made = read_concepts(adata)
+    make_folder(path.parent)  # before the work
     embedded = libraries()
     genes = _overlays.top_genes(adata, made, n_genes)
-    shown = dict(tables or {})
+    agreed = _attempt("agreement", _checks.agreement, adata, made, seed)
+    checks = [] if agreed is None else [agreed.check]
     if model is not None and KEYS.SALIENCY in adata.varm and adata.n_obs <= _CHECKED_SPOTS:
-        try:
-            shown = {FAITHFULNESS: _tables.faithful(adata, model, seed)} | shown
-        except ValueError as error:  # too few expressed genes to compare with; the rest of the report stands
-            get_logger("report").warning("faithfulness is left out of the report: %s", error)
+        checks += filter(None, [_attempt("faithfulness", _checks.faithful, adata, model, seed)])
+    if stability or (stability is None and isinstance(model, SpotVAE) and adata.n_obs <= _REFITTED_SPOTS):
+        checks += filter(None, [_attempt("stability", _checks.stable, adata, model, seed)])
+    checks += [_checks.Check(heading, "", table) for heading, table in (tables or {}).items()]
     if model is not None:
         adata = _with_maps(adata, model, made, genes)
     rows = np.arange(adata.n_obs)
     if adata.n_obs > max_spots:
         rows = np.sort(np.random.default_rng(seed).choice(adata.n_obs, max_spots, replace=False))
-    page = _page(adata, made, genes, rows, embedded, title=title, n_rows=n_rows, tables=shown)
+    page = _page(
+        adata, made, genes, rows, embedded, title=title, n_rows=n_rows, checks=checks, agreed=agreed, model=model
+    )
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         temporary.write_text(page, encoding="utf-8")
         os.replace(temporary, path)
@@ -129,11 +147,13 @@ def _page(
     *,
     title: str | None,
     n_rows: int,
-    tables: Mapping[str, pd.DataFrame],
+    checks: list[_checks.Check],
+    agreed: _checks.Agreement | None,
+    model: Any,
 ) -> str:
     import jinja2
 
-    table = _tables.markers(adata, made, n_rows)
+    table = _tables.markers(adata, made, n_rows, agreed)
     doubtful = _tables.doubtful(adata, made, n_rows)
     layer = str(made.params.get("layer") or "") or None
     sections = _overlays.sections(adata, rows)
@@ -167,19 +187,50 @@ def _page(
         table=table,
         top=_top(table, 12),
         doubtful=doubtful,
-        faithfulness=FAITHFULNESS,
-        tables=[(name, *_tables.plain(frame, n_rows)) for name, frame in tables.items()],
-        settings=_tables.settings(adata, made),
+        checks=[(c.heading, c.caption, *_tables.plain(c.table, n_rows)) for c in checks],
+        settings=_tables.settings(adata, made, model),
         versions=_tables.versions(),
         fingerprint=_tables.fingerprint(adata, layer),
         citations=_tables.citations(adata),
         webgl=data["webgl"],
+        still=_still(adata, made, rows),
         has_saliency=any(o["kind"] == "saliency" for o in data["overlays"]),
         css=(own / "style.css").read_text(encoding="utf-8"),
         js=(own / "page.js").read_text(encoding="utf-8"),
         data=_pack.json_for_script(data),
         **embedded,
     )
+
+
+def _attempt(name: str, check: Callable[..., T], *args: Any) -> T | None:
+    """A check that cannot be made (too few genes, no counts) is left out, with a word; the report stands."""
+    try:
+        return check(*args)
+    except (KeyError, ValueError) as error:
+        get_logger("report").warning("%s is left out of the report: %s", name, error)
+        return None
+
+
+def _still(adata: AnnData, made: ConceptSet, rows: np.ndarray) -> str | None:
+    """The scores of all concepts as one picture, for print and for readers without scripts."""
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    if KEYS.SPATIAL not in adata.obsm:
+        return None
+    n = len(_libraries(adata, None)) * len(made.names)
+    if n > _MOST_PANELS:
+        return None
+    axes = new_axes(n, ncols=3, panel=panel_size(adata))
+    figure = axes[0].figure
+    try:
+        concept_scores(adata[rows], ax=axes, show=False)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=100)
+    finally:
+        plt.close(figure)  # a notebook would show it
+    with Image.open(drawn) as picture:
+        return _pack.jpeg(np.asarray(picture.convert("RGB")), 1400)
 
 
 def libraries() -> dict[str, str]:
@@ -189,7 +240,7 @@ def libraries() -> dict[str, str]:
         import jinja2  # noqa: F401
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise ImportError(f"The report needs {error.name}: pip install 'st_concepts[report]'.") from error
+        raise ImportError(f"The report needs {error.name}: pip install 'st_concepts[report]'.") from None
     files = importlib.resources.files(itables) / "html"
     return {
         "plotly": get_plotlyjs(),

@@ -26,7 +26,6 @@ function short(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (Number.isInteger(value) && size < 1e5) return String(value);
   return size >= 1e-3 && size < 1e5 ? value.toPrecision(digits) : value.toExponential(1);
 }
 
@@ -158,7 +157,12 @@ function draw(keepZoom) {
     toImageButtonOptions: { format: "svg", filename: "tissue" } };
   Plotly.react("tissue", traces(section, o, size), layout, config);
   $("caption").textContent = `${heading(o)}${section.name ? `, ${section.name}` : ""}. ${words(o)}`;
+  $("advice").textContent = advice(o);
   document.body.dataset.overlay = [o.kind, o.concept, o.gene].join("|");
+}
+
+function advice(o) {
+  return o.kind === "layers" ? "A click on a name in the legend hides it." : "";
 }
 
 function words(o) {
@@ -166,7 +170,7 @@ function words(o) {
   if (o.kind === "saliency") return "Orange: the gene speaks for the layer at this spot; purple: against it.";
   if (o.kind === "expression") return "Counts, normalised to a common total per spot, as log(1 + x).";
   if (o.kind === "doubt") return "1 minus the probability that the model gives to the label of the spot; spots without a label are left out.";
-  return "As annotated. A click on a name in the legend hides it.";
+  return "As annotated.";
 }
 
 function startTissue() {
@@ -223,22 +227,24 @@ async function tables() {
   const { default: DataTable } = await import(address);
   URL.revokeObjectURL(address);
   const text = DataTable.render.text();
-  const number = (value, kind) => (kind === "display" ? short(value) : kind === "sort" || kind === "type" ? (value === null ? -Infinity : value) : value);
+  const shown = (write) => (value, kind) => (kind === "display" ? write(value) : kind === "sort" || kind === "type" ? (value === null ? -Infinity : value) : value);
+  const renders = { text, whole: shown((v) => (v === null ? "–" : String(v))), number: shown((v) => short(v)),
+    share: shown((v) => (v === null ? "–" : `${Math.round(100 * v)}%`)), doubt: shown((v) => (v === null ? "–" : v.toFixed(3))) };
   const language = { search: "Search:" };
-  if (data.markers) markers(DataTable, text, number, language);
+  if (data.markers) markers(DataTable, renders, language);
   if (data.doubtful && data.doubtful.rows.length) {
-    const columns = ["Spot", "Label", "Best other layer by score", "Doubt"].map((title, k) => ({ title, render: k === 3 ? number : text }));
+    const columns = ["Spot", "Label", "Best other layer by score", "Doubt"].map((title, k) => ({ title, render: k === 3 ? renders.doubt : text }));
     new DataTable("#doubtful", { data: data.doubtful.rows, columns, order: [[3, "desc"]], pageLength: 10, language,
       layout: { topStart: { buttons: [{ extend: "csvHtml5", text: "Download CSV", filename: "doubtful_labels", exportOptions: { orthogonal: "export" } }] } } });
   }
   document.body.dataset.tables = "ready";
 }
 
-function markers(DataTable, text, number, language) {
+function markers(DataTable, renders, language) {
   const m = data.markers;
   const at = (name) => m.columns.findIndex((c) => c.name === name);
-  const columns = m.columns.map((c, k) => ({ title: c.title, render: m.text[k] ? text : number,
-    className: c.name === "names" ? "gene" : m.text[k] ? "" : "dt-right" }));
+  const columns = m.columns.map((c, k) => ({ title: c.title, render: renders[m.kinds[k]],
+    className: c.name === "names" ? "gene" : m.kinds[k] === "text" ? "" : "dt-right" }));
   const table = new DataTable("#markers", { data: m.rows, columns, order: [], pageLength: 15, lengthMenu: [15, 50, 200, -1], language, autoWidth: false,
     layout: { topStart: { buttons: [{ extend: "csvHtml5", text: "Download CSV", filename: "markers", exportOptions: { orthogonal: "export" } }] } } });
   const select = $("table-concept");

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,12 +12,10 @@ from scipy.special import ndtri_exp
 from scipy.stats import norm, t
 
 from st_concepts.stats._fdr import fdr_bh
-from st_concepts.stats._null import Matrix, NullModel, PermutationNull, permutation_null
-
-# entries of a dense block of genes: 128 MiB in float64
-_BLOCK_ENTRIES = 2**24
-# below this share of its sum of squares a gene's or target's variance is rounding
-_CONSTANT = 1e-12
+from st_concepts.stats._null import Matrix, NullModel, permutation_null
+from st_concepts.stats._row_stream import RowStream
+from st_concepts.stats._statistics import Target, run_matrix
+from st_concepts.stats._streamed import Job, run_stream
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class AssociationResult:
 
 
 def association_test(
-    X: Matrix,
+    X: Matrix | RowStream,
     targets: ArrayLike,
     null: NullModel | Literal["none"],
     *,
@@ -77,7 +74,10 @@ def association_test(
     Parameters
     ----------
     X
-        Log-normalised expression, ``(n_obs, n_vars)``, dense, CSR or CSC. Never made dense as a whole.
+        Log-normalised expression, ``(n_obs, n_vars)``, dense, CSR or CSC. Never made dense as a whole. Or a
+        :class:`RowStream` of it, for data that do not fit into memory: the same result to rounding, in one pass, with
+        memory for tiles by genes. Only shuffled copies (a permutation null with ``n_null > 0``) meet every spot, and
+        take a pass for every few copies.
     targets
         Concept scores, or 0/1 labels, ``(n_obs, n_concepts)`` or ``(n_obs,)``. Spots where a target is NaN are left out
         for that concept, and the null is built anew for the others.
@@ -133,166 +133,112 @@ def association_test(
     >>> int(result.z[:, 0].argmax())
     0
     """
-    X = _check_expression(X)
-    n_obs, n_vars = X.shape
-    y = np.asarray(targets, dtype=np.float64)
-    y = y[:, None] if y.ndim == 1 else y
-    if y.ndim != 2 or len(y) != n_obs:
-        raise ValueError(f"targets must have {n_obs} rows, one per spot of X; got shape {y.shape}.")
-    if np.isinf(y).any():
-        raise ValueError("targets hold infinite values; use NaN for spots to leave out.")
-    if n_null < 0:
-        raise ValueError(f"n_null must not be negative; got {n_null}.")
-    parametric = isinstance(null, str)
-    if parametric:
-        if null != "none":
-            raise ValueError(f"null must be a null model or 'none'; got {null!r}. See moran_null and permutation_null.")
-        null, n_null = permutation_null(n_obs, sections), 0
-    elif sections is not None:
-        raise ValueError("sections belong to the null model; give them to moran_null or permutation_null.")
-    if null.n_obs != n_obs:
-        raise ValueError(f"The null model was built for {null.n_obs} spots, X has {n_obs}.")
-    own = _check_weights(own_weights, (n_vars, y.shape[1]))
-
+    X = X if isinstance(X, RowStream) else _check_expression(X)
+    plan = Plan(X.shape, targets, null, sections=sections, n_null=n_null, own_weights=own_weights)
     rng = np.random.default_rng(seed)
-    known = ~np.isnan(y)
-    out = {k: np.zeros((n_vars, y.shape[1])) for k in ("covariance", "correlation", "z", "df")}
-    empirical = np.ones((n_vars, y.shape[1])) if n_null else None
-    for concepts in _same_spots(known):
-        keep = known[:, concepts[0]]
-        if keep.sum() < 3:
-            raise ValueError(f"Target {concepts[0]} has {keep.sum()} spots that are not NaN; at least 3 are needed.")
-        part, part_X = (null, X) if keep.all() else (null.subset(keep), X[keep])
-        weights = None if own is None else own[:, concepts]
-        _test(part_X, y[np.ix_(keep, concepts)], part, weights, n_null, rng, out, empirical, concepts)
-
-    if parametric:
-        pval, greater, z = _t_test(out["correlation"], out["df"])
+    if isinstance(X, RowStream):
+        run_stream(X, plan.jobs, plan.n_null, rng)
     else:
-        z = out["z"]
-        pval, greater = 2 * norm.sf(np.abs(z)), norm.sf(z)
-    flat = z == 0
-    pval, greater = np.where(flat, 1.0, pval), np.where(flat & (out["correlation"] == 0), 1.0, greater)
-    return AssociationResult(
-        covariance=out["covariance"],
-        correlation=out["correlation"],
-        z=z,
-        pval=pval,
-        pval_greater=greater,
-        qval=fdr_bh(pval, axis=0) if n_vars else pval,
-        qval_all=fdr_bh(pval),
-        pval_empirical=empirical,
-        n_obs=known.sum(axis=0),
-        null="none" if parametric else null.name,
-        n_null=n_null,
-    )
+        for job in plan.jobs:
+            some = X if len(job.keep) == X.shape[0] else X[job.keep]
+            run_matrix(some, job.target, plan.n_null, rng, job.out, job.empirical)
+    return plan.result()
 
 
-def _test(
-    X: Matrix,
-    y: NDArray[np.float64],
-    null: NullModel,
-    own: NDArray[np.float64] | None,
-    n_null: int,
-    rng: np.random.Generator,
-    out: dict[str, NDArray[np.float64]],
-    empirical: NDArray[np.float64] | None,
-    concepts: NDArray[np.intp],
-) -> None:
-    """Fill ``out`` and ``empirical`` for the targets ``y`` (no NaN), the columns ``concepts``."""
-    spots = PermutationNull(null.sections)
-    # the projection of a shuffle is no more than the centred values, which the spot-level statistic needs anyway
-    same = isinstance(null, PermutationNull)
-    y_spot = spots.project(_standardised(y))
-    varies = (y_spot**2).sum(axis=0) > _CONSTANT * len(y)
-    scale = y.std(axis=0)
-    y_spot[:, ~varies] = 0.0
-    coef = y_spot if same else null.project(_standardised(y)) * varies
-    copies = [null.draw(coef[:, j], n_null, rng).astype(np.float32) if n_null else None for j in range(y.shape[1])]
-    dims = null.dims[:, None]
-    y_blocks = null.block_sums(coef**2)
-    df = len(y) - len(spots.dims) - 1
-    for genes, block in _gene_blocks(X, max(len(coef), len(y) if not sp.issparse(X) or same else 1)):
-        stat, ss = _spot_statistics(block, y_spot, spots)
-        gene_varies = ss > _CONSTANT * _sum_of_squares(block)
-        b = null.project(block)
-        b[:, ~gene_varies] = 0.0
-        b_blocks = null.block_sums(b**2)
-        inner = coef.T @ b
-        for j, concept in enumerate(concepts):
-            rest = np.full(len(ss), (y_spot[:, j] ** 2).sum())
-            cov, num, a_blocks = stat[j], inner[j], y_blocks[:, j : j + 1]
-            if own is not None and scale[j] > 0:
-                w = own[genes, j] / scale[j]
-                rest = np.maximum(rest - 2 * w * cov + w**2 * ss, 0.0)
-                cov = cov - w * ss
-                a_blocks = np.maximum(a_blocks - 2 * w * null.block_sums(coef[:, j : j + 1] * b) + w**2 * b_blocks, 0.0)
-                num = num - w * b_blocks.sum(axis=0)
-            live = gene_varies & varies[j] & (rest > _CONSTANT * len(y))
-            sd = np.sqrt((a_blocks * b_blocks / dims).sum(axis=0))
-            out["covariance"][genes, concept] = np.where(live, cov, 0.0) * scale[j] / len(y)
-            out["correlation"][genes, concept] = _ratio(cov, np.sqrt(rest * ss), live).clip(-1.0, 1.0)
-            z = out["z"][genes, concept] = _ratio(num, sd, live)
-            out["df"][genes, concept] = df
-            if empirical is not None:
-                null_sd = np.sqrt((y_blocks[:, j : j + 1] * b_blocks / dims).sum(axis=0))
-                # copies are drawn of the whole target; in units of its null they serve the target less a gene as well
-                limit = (np.abs(z) * null_sd * (1 - 1e-6)).astype(np.float32)
-                hits = (np.abs(copies[j] @ b.astype(np.float32)) >= limit).sum(axis=0)
-                empirical[genes, concept] = np.where(live & (sd > 0), (1.0 + hits) / (1.0 + n_null), 1.0)
+class Plan:
+    """A checked association test: its jobs, to be run on a matrix or a stream, and the result once they are done.
 
+    Parameters
+    ----------
+    shape
+        ``(n_obs, n_vars)`` of the expression.
+    targets, null, sections, n_null, own_weights
+        As in `association_test`.
 
-def _spot_statistics(
-    block: Matrix, y_spot: NDArray[np.float64], spots: PermutationNull
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Within-section cross products ``(n_concepts, m)`` with the centred targets, and sums of squares ``(m,)``.
-
-    ``y_spot`` is ordered by section, as ``spots.project`` returns it.
+    Attributes
+    ----------
+    jobs
+        One for each group of targets that are known for the same spots.
+    n_null
+        Null copies that a job draws.
     """
-    order, code = spots.order, spots.blocks
-    y = np.empty_like(y_spot)
-    y[order] = y_spot
-    cross = np.asarray((block.T @ y).T)
-    present, code = np.unique(code, return_inverse=True)
-    member = sp.csr_array((np.ones(len(order)), (code, order)), shape=(len(present), len(order)))
-    sums = member @ block
-    sums = sums.toarray() if sp.issparse(sums) else sums
-    ss = _sum_of_squares(block) - (sums**2 / np.bincount(code)[:, None]).sum(axis=0)
-    return cross, np.maximum(ss, 0.0)
 
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        targets: ArrayLike,
+        null: NullModel | Literal["none"],
+        *,
+        sections: ArrayLike | None,
+        n_null: int,
+        own_weights: ArrayLike | None,
+    ) -> None:
+        n_obs, n_vars = shape
+        y = np.asarray(targets, dtype=np.float64)
+        y = y[:, None] if y.ndim == 1 else y
+        if y.ndim != 2 or len(y) != n_obs:
+            raise ValueError(f"targets must have {n_obs} rows, one per spot of X; got shape {y.shape}.")
+        if np.isinf(y).any():
+            raise ValueError("targets hold infinite values; use NaN for spots to leave out.")
+        if n_null < 0:
+            raise ValueError(f"n_null must not be negative; got {n_null}.")
+        self.parametric = isinstance(null, str)
+        if self.parametric:
+            if null != "none":
+                raise ValueError(
+                    f"null must be a null model or 'none'; got {null!r}. See moran_null and permutation_null."
+                )
+            null, n_null = permutation_null(n_obs, sections), 0
+        elif sections is not None:
+            raise ValueError("sections belong to the null model; give them to moran_null or permutation_null.")
+        if null.n_obs != n_obs:
+            raise ValueError(f"The null model was built for {null.n_obs} spots, X has {n_obs}.")
+        own = _check_weights(own_weights, (n_vars, y.shape[1]))
+        self.n_vars, self.n_null, self.name = n_vars, n_null, null.name
+        self.known = ~np.isnan(y)
+        self.out = {k: np.zeros((n_vars, y.shape[1])) for k in ("covariance", "correlation", "z", "df")}
+        self.empirical = np.ones((n_vars, y.shape[1])) if n_null else None
+        self.jobs: list[Job] = []
+        for concepts in _same_spots(self.known):
+            keep = self.known[:, concepts[0]]
+            if keep.sum() < 3:
+                raise ValueError(
+                    f"Target {concepts[0]} has {keep.sum()} spots that are not NaN; at least 3 are needed."
+                )
+            part = null if keep.all() else null.subset(keep)
+            weights = None if own is None else own[:, concepts]
+            target = Target.of(y[np.ix_(keep, concepts)], part, weights, concepts)
+            self.jobs.append(Job(target, np.flatnonzero(keep), self.out, self.empirical))
 
-def _sum_of_squares(block: Matrix) -> NDArray[np.float64]:
-    if sp.issparse(block):
-        return np.asarray(block.multiply(block).sum(axis=0)).ravel()
-    return np.einsum("ij,ij->j", block, block)
-
-
-def _gene_blocks(X: Matrix, n_rows: int) -> Iterator[tuple[slice, Matrix]]:
-    size = max(_BLOCK_ENTRIES // max(n_rows, 1), 1)
-    if sp.issparse(X):
-        X = sp.csc_array(X)
-    for start in range(0, X.shape[1], size):
-        genes = slice(start, min(start + size, X.shape[1]))
-        yield genes, X[:, genes].astype(np.float64)
+    def result(self) -> AssociationResult:
+        """P-values of the statistics that the jobs left."""
+        if self.parametric:
+            pval, greater, z = _t_test(self.out["correlation"], self.out["df"])
+        else:
+            z = self.out["z"]
+            pval, greater = 2 * norm.sf(np.abs(z)), norm.sf(z)
+        flat = z == 0
+        pval = np.where(flat, 1.0, pval)
+        return AssociationResult(
+            covariance=self.out["covariance"],
+            correlation=self.out["correlation"],
+            z=z,
+            pval=pval,
+            pval_greater=np.where(flat & (self.out["correlation"] == 0), 1.0, greater),
+            qval=fdr_bh(pval, axis=0) if self.n_vars else pval,
+            qval_all=fdr_bh(pval),
+            pval_empirical=self.empirical,
+            n_obs=self.known.sum(axis=0),
+            null="none" if self.parametric else self.name,
+            n_null=self.n_null,
+        )
 
 
 def _same_spots(known: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
     """Concepts grouped by the spots they are known for."""
-    if known.shape[1] == 0:
-        return []
-    _, group = np.unique(known, axis=1, return_inverse=True)
-    group = group.ravel()
-    return [np.flatnonzero(group == g) for g in range(group.max() + 1)]
-
-
-def _standardised(y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean 0, standard deviation 1 over the spots, so that thresholds do not depend on the target's units."""
-    sd = y.std(axis=0)
-    return (y - y.mean(axis=0)) / np.where(sd > _CONSTANT * np.abs(y).max(axis=0, initial=0.0), sd, np.inf)
-
-
-def _ratio(num: NDArray, den: NDArray, live: NDArray[np.bool_]) -> NDArray[np.float64]:
-    return np.divide(num, den, out=np.zeros_like(den), where=live & (den > 0))
+    # np.unique of columns makes a type with a field a spot
+    columns = [column.tobytes() for column in known.T]
+    return [np.flatnonzero([c == one for c in columns]) for one in sorted(set(columns))]
 
 
 def _t_test(r: NDArray[np.float64], df: NDArray[np.float64]) -> tuple[NDArray, NDArray, NDArray]:

@@ -92,7 +92,10 @@ class MoranNull(NullModel):
 
     def project(self, values: Matrix) -> NDArray[np.float64]:
         """Coefficients on the Moran eigenvectors, section after section."""
-        unit_values = self.units(values)
+        return self.project_units(self.units(values))
+
+    def project_units(self, unit_values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Coefficients of values of units ``(n_units, m)``, such as tile means that were taken elsewhere."""
         return np.concatenate([part.vectors.T @ unit_values[part.units] for part in self.parts])
 
     def draw(self, coef: NDArray[np.float64], n: int, rng: np.random.Generator) -> NDArray[np.float64]:

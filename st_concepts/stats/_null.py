@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,6 +116,27 @@ class PermutationNull(NullModel):
         for part in np.split(np.arange(len(coef)), np.flatnonzero(np.diff(self.blocks)) + 1):
             out[:, part] = rng.permuted(np.broadcast_to(coef[part], (n, len(part))), axis=1)
         return out
+
+    def draw_in_parts(
+        self, coef: NDArray[np.float64], n: int, few: int, rng: np.random.Generator
+    ) -> Iterator[NDArray[np.float64]]:
+        """The copies of `draw`, the very same, ``few`` at a time: nothing of size ``n`` times spots is held."""
+        sections = np.split(np.arange(len(coef)), np.flatnonzero(np.diff(self.blocks)) + 1)
+        spans = [slice(a, min(a + few, n)) for a in range(0, n, few)]
+        # copies are drawn section by section: the generator walks through once to find where each part begins
+        states = []
+        for part in sections:
+            for span in spans:
+                states.append(rng.bit_generator.state)
+                rng.permuted(np.broadcast_to(coef[part], (span.stop - span.start, len(part))), axis=1)
+        end = rng.bit_generator.state
+        for i, span in enumerate(spans):
+            out = np.empty((span.stop - span.start, len(coef)), dtype=coef.dtype)
+            for s, part in enumerate(sections):
+                rng.bit_generator.state = states[s * len(spans) + i]
+                out[:, part] = rng.permuted(np.broadcast_to(coef[part], (len(out), len(part))), axis=1)
+            yield out
+        rng.bit_generator.state = end
 
     def subset(self, keep: NDArray[np.bool_]) -> PermutationNull:
         """Permute among the spots in ``keep`` only."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from st_concepts.stats._association import AssociationResult, association_test
+from st_concepts.stats._association import AssociationResult, Plan, association_test
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._null import Matrix, NullModel
+from st_concepts.stats._row_stream import RowStream
+from st_concepts.stats._streamed import run_stream
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def combine_sections(z: ArrayLike, weights: ArrayLike | None = None) -> Combined
 
 
 def association_by_section(
-    X: Matrix,
+    X: Matrix | RowStream,
     targets: ArrayLike,
     null: NullModel,
     *,
@@ -115,7 +117,8 @@ def association_by_section(
         raise ValueError(f"The null model has {null.n_obs} spots, X has {X.shape[0]} and targets have {len(y)}.")
     rng = np.random.default_rng(seed)
     results: dict[int, AssociationResult] = {}
-    stack, weights = [], []
+    plans: dict[int, Plan] = {}
+    usable_in, weights = {}, []
     for code in np.unique(null.sections).tolist():
         rows = null.sections == code
         y_part = y[rows]
@@ -123,12 +126,24 @@ def association_by_section(
         if not usable.any():
             continue
         y_part = np.where(usable, y_part, y_part[:, [int(usable.argmax())]])
-        part = association_test(X[rows], y_part, null.subset(rows), n_null=n_null, own_weights=own_weights, seed=rng)
-        results[code] = part
-        stack.append(np.where(usable, part.z, np.nan))
+        part = null.subset(rows)
+        if isinstance(X, RowStream):
+            shape = (len(y_part), X.shape[1])
+            plans[code] = Plan(shape, y_part, part, sections=None, n_null=n_null, own_weights=own_weights)
+        else:
+            results[code] = association_test(X[rows], y_part, part, n_null=n_null, own_weights=own_weights, seed=rng)
+        usable_in[code] = usable
         weights.append(np.sqrt(rows.sum()))
-    if not stack:
+    if not usable_in:
         raise ValueError("No section has a target that varies over at least 3 spots.")
+    if isinstance(X, RowStream):
+        jobs = []
+        for code, plan in plans.items():
+            where = np.flatnonzero(null.sections == code)  # jobs know the spots of their section only
+            jobs += [replace(job, keep=where[job.keep]) for job in plan.jobs]
+        run_stream(X, jobs, n_null, rng)
+        results = {code: plan.result() for code, plan in plans.items()}
+    stack = [np.where(usable, results[code].z, np.nan) for code, usable in usable_in.items()]
     return results, combine_sections(np.stack(stack), weights)
 
 

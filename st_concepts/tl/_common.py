@@ -1,6 +1,8 @@
-"""What the functions of `tl` share; it lies below, since `evaluate` streams the same way."""
+"""What the functions of `tl` share; most of it lies below, since `evaluate` streams the same way."""
 
 from __future__ import annotations
+
+from anndata import AnnData
 
 from st_concepts.concepts._stream import (
     BATCH_SIZE,
@@ -17,6 +19,7 @@ from st_concepts.concepts._stream import (
 __all__ = [
     "BATCH_SIZE",
     "as_encoder",
+    "check_copy",
     "counts_layer",
     "embed_all",
     "embed_batch",
@@ -25,3 +28,21 @@ __all__ = [
     "scores",
     "stream",
 ]
+
+
+def check_copy(adata: AnnData, copy: bool) -> None:
+    """Raise where a copy is asked for that cannot be made, before anything is computed.
+
+    Raises
+    ------
+    ValueError
+        The matrix stays on the disk (backed, or a `sparse_dataset`); lazy ones of dask can be copied.
+    """
+    if not copy:
+        return
+    held = [x for x in (adata.X, *adata.layers.values()) if x is not None]
+    if adata.isbacked or not all(hasattr(x, "copy") for x in held):
+        raise ValueError(
+            "copy=True cannot copy an AnnData whose matrix stays on the disk. Leave copy out: results go into the "
+            "AnnData in memory, not into its file, until adata.write_h5ad(new). Or load it first: adata.to_memory()."
+        )

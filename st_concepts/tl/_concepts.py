@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._keys import KEYS, concept_slot
+from st_concepts._processes import all_sum
 from st_concepts.attribution import Batch, group_attributions
 from st_concepts.concepts import (
     ConceptSet,
@@ -24,8 +25,9 @@ from st_concepts.concepts import (
     seed_regression,
     soft_labels,
 )
+from st_concepts.io._frames import column, drop_column
 from st_concepts.models import Encoder
-from st_concepts.tl._common import as_encoder, counts_layer, embed_all, informative, stream
+from st_concepts.tl._common import as_encoder, check_copy, counts_layer, embed_all, informative, stream
 
 EstimatorName = Literal["discriminant", "mean_difference", "logistic"]
 
@@ -127,6 +129,7 @@ def concepts(
     given = [
         n for n, v in (("groupby", groupby), ("mask", mask), ("genes", genes), ("vectors", vectors)) if v is not None
     ]
+    check_copy(adata, copy)
     if len(given) != 1:
         raise ValueError(
             "Give exactly one of groupby, mask, genes and vectors to define concepts; got "
@@ -140,7 +143,7 @@ def concepts(
     layer = counts_layer(adata, encoder, layer)
     kind = given[0]
     named = _membership(adata, groupby, groups, reference, mask) if kind in ("groupby", "mask") else None
-    if kind == "groupby" and _is_boolean(adata.obs[str(groupby)]):
+    if kind == "groupby" and _is_boolean(column(adata.obs, str(groupby))):
         kind = "mask"
 
     latent, totals = embed_all(adata, encoder, layer)
@@ -151,7 +154,7 @@ def concepts(
         names = named.names
         sides = [_sides(named, j, usable) for j in range(len(names))]
         if unlabelled == "learn" and kind == "groupby" and reference == "rest" and estimator == "discriminant":
-            soft, sides = _learn(adata.obs[str(groupby)], named, z, usable)
+            soft, sides = _learn(column(adata.obs, str(groupby)), named, z, usable)
         raw = np.stack([record.function(z, inside, outside) for inside, outside in sides])
     elif genes is not None:
         if estimator == "logistic":
@@ -201,7 +204,7 @@ def concepts(
         disagreement[usable] = soft.disagreement
         out.obs[made.slot(KEYS.DISAGREEMENT)] = disagreement
     elif made.slot(KEYS.DISAGREEMENT) in out.obs:
-        del out.obs[made.slot(KEYS.DISAGREEMENT)]
+        drop_column(out, made.slot(KEYS.DISAGREEMENT))
     return out if copy else None
 
 
@@ -232,10 +235,10 @@ def _membership(
             close = difflib.get_close_matches(str(groupby), have, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise KeyError(f"{groupby!r} is not a column of adata.obs (it has: {', '.join(have) or 'none'}).{hint}")
-        column = adata.obs[groupby]
-        if not _is_boolean(column):
-            return from_labels(column, groups=groups, reference=reference).check()
-        mask = {groupby: column}
+        labels = column(adata.obs, groupby)
+        if not _is_boolean(labels):
+            return from_labels(labels, groups=groups, reference=reference).check()
+        mask = {groupby: labels}
     if not isinstance(mask, Mapping):
         mask = {"concept": mask}
     return from_masks(mask, adata.n_obs).check()
@@ -249,15 +252,15 @@ def _sides(named: Membership, j: int, usable: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _learn(
-    column: pd.Series, named: Membership, z: np.ndarray, usable: np.ndarray
+    labels: pd.Series, named: Membership, z: np.ndarray, usable: np.ndarray
 ) -> tuple[SoftLabels, list[tuple[np.ndarray, np.ndarray]]]:
     """Soft class weights of the usable spots, and the sides of each concept that follow from them."""
-    every = from_labels(column)
+    every = from_labels(labels)
     codes = np.where(every.inside.any(1), every.inside.argmax(1), -1)[usable]
     soft = soft_labels(z, codes, len(every.names))
     if soft.doubted:
         warnings.warn(
-            f"Expression contradicts about {soft.label_error:.0%} of the labels in {column.name!r}; the concepts rest "
+            f"Expression contradicts about {soft.label_error:.0%} of the labels in {labels.name!r}; the concepts rest "
             f"on what it says instead. obs[{KEYS.DISAGREEMENT!r}] marks the spots; unlabelled='ignore' takes labels as "
             "given.",
             UserWarning,
@@ -284,9 +287,10 @@ def _seed_expression(adata: AnnData, encoder: Encoder, layer: str | None, sets: 
     """Mean standardised features of each set, float64 ``(n_obs, n_sets)``."""
     every = sorted({g for s in sets for g in s})
     columns = encoder.var_names.get_indexer(every)
-    values = np.empty((adata.n_obs, len(every)))
-    for rows, features, _, _ in stream(adata, encoder, layer):
+    values = np.zeros((adata.n_obs, len(every)))
+    for rows, features, _, _ in stream(adata, encoder, layer, share=True):
         values[rows] = features[:, columns].toarray() if hasattr(features, "toarray") else features[:, columns]
+    (values,) = all_sum(values)
     sd = values.std(0)
     flat = [g for g, s in zip(every, sd, strict=True) if s == 0]
     if flat:
@@ -313,6 +317,6 @@ def mean_gradient(adata: AnnData, encoder: Encoder, layer: str | None, made: Con
     """Mean gradient of each score over all spots, float64 ``(n_concepts, genes of the model)``."""
     batches = (
         Batch(features, np.ones((features.shape[0], 1)), codes)
-        for _, features, _, codes in stream(adata, encoder, layer)
+        for _, features, _, codes in stream(adata, encoder, layer, share=True)
     )
-    return group_attributions(encoder, batches, method="gradient", concepts=made.directions).values[0]
+    return group_attributions(encoder, batches, method="gradient", concepts=made.directions, shared=True).values[0]

@@ -11,8 +11,12 @@ from anndata import AnnData
 
 from st_concepts._keys import KEYS
 from st_concepts.concepts import read_concepts
+from st_concepts.io._frames import column
+from st_concepts.io._rows import in_memory
 from st_concepts.models import SpotVAE
+from st_concepts.models._validate import count_matrix
 from st_concepts.stats import balanced_tiles
+from st_concepts.tl._common import check_copy
 from st_concepts.tl._concepts import EstimatorName, concepts
 from st_concepts.tl._score_concepts import score_concepts
 
@@ -81,10 +85,11 @@ def cross_fit(
     >>> adata.obsm["concept_score_crossfit"].shape
     (200, 5)
     """
+    check_copy(adata, copy)
     if groupby not in adata.obs:
         raise KeyError(f"{groupby!r} is not a column of adata.obs (it has: {', '.join(map(str, adata.obs.columns))}).")
     folds = _folds(adata, n_folds, section_key)
-    labels = adata.obs[groupby]
+    labels = column(adata.obs, groupby)
     known = [str(c) for c in labels.astype("category").cat.remove_unused_categories().cat.categories]
     parts: list[pd.DataFrame] = []
     for fold in np.unique(folds):
@@ -95,7 +100,7 @@ def cross_fit(
                 f"All spots of {missing[0]!r} lie in one fold, so no other spots can tell what it looks like. "
                 "Use fewer folds, or leave that label out."
             )
-        train, test = adata[~inside].copy(), adata[inside].copy()
+        train, test = (_part(adata, rows, layer) for rows in (~inside, inside))
         model = SpotVAE(train, layer=layer, **dict(model_options or {}))
         model.fit(**{"progress": False, **dict(fit_options or {})})
         concepts(train, model, groupby, estimator=estimator, unlabelled=unlabelled)
@@ -107,13 +112,21 @@ def cross_fit(
     return out if copy else None
 
 
+def _part(adata: AnnData, rows: np.ndarray, layer: str | None) -> AnnData:
+    """Some of the spots in memory: a fold is fitted many times over, and takes no more than the whole of it."""
+    part = adata[rows]
+    lazy = adata.isbacked or not isinstance(adata.obs, pd.DataFrame) or not in_memory(count_matrix(adata, layer))
+    return part.to_memory() if lazy else part.copy()
+
+
 def _folds(adata: AnnData, n_folds: int, section_key: str | None) -> np.ndarray:
     """Fold of each spot, int64 ``(n_obs,)``."""
     if section_key is not None and section_key not in adata.obs:
         raise KeyError(f"section_key={section_key!r} is not a column of adata.obs.")
     key = section_key or (KEYS.BATCH if KEYS.BATCH in adata.obs else None)
-    if key is not None and adata.obs[key].nunique() > 1:
-        return pd.factorize(adata.obs[key])[0]
+    names = None if key is None else column(adata.obs, key)
+    if names is not None and names.nunique() > 1:
+        return pd.factorize(names)[0]
     if section_key is not None:
         raise ValueError(f"adata.obs[{section_key!r}] names one section only; leave section_key out for spatial folds.")
     if n_folds < 2:

@@ -7,7 +7,7 @@ from typing import Any
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
-from st_concepts.tl._common import as_encoder, counts_layer, embed_all
+from st_concepts.tl._common import as_encoder, check_copy, counts_layer, embed_all
 
 
 def embed(
@@ -42,6 +42,7 @@ def embed(
     >>> adata.obsm["X_stc"].shape
     (200, 5)
     """
+    check_copy(adata, copy)
     encoder = as_encoder(model)
     latent, _ = embed_all(adata, encoder, counts_layer(adata, encoder, layer))
     out = adata.copy() if copy else adata

@@ -16,8 +16,10 @@ from st_concepts.concepts._gene_concepts import (
     layer_loading,
     make_gene_concept,
 )
+from st_concepts.io._frames import column
 from st_concepts.models._gene_vae import GeneVAE
 from st_concepts.stats._fdr import fdr_bh
+from st_concepts.tl._common import check_copy
 
 
 def gene_concepts(
@@ -94,6 +96,7 @@ def gene_concepts(
     (120, 5)
     """
     check_gene_model(model, "tl.gene_concepts", "tl.concepts")
+    check_copy(adata, copy)
     if n_top < 1:
         raise ValueError(f"n_top={n_top} must be at least 1.")
     sets = _seed_sets(seeds, adata.var_names)
@@ -176,9 +179,9 @@ def _of_layers(
 ) -> list[GeneConcept]:
     if groupby not in adata.obs:
         raise KeyError(f"{groupby!r} is not a column of adata.obs (it has: {', '.join(map(repr, adata.obs.columns))}).")
-    column = adata.obs[groupby]
-    known = column.notna().to_numpy()
-    have = [str(c) for c in pd.Categorical(column).remove_unused_categories().categories]
+    labels = column(adata.obs, groupby)
+    known = labels.notna().to_numpy()
+    have = [str(c) for c in pd.Categorical(labels).remove_unused_categories().categories]
     wanted = have if groups is None else [str(g) for g in groups]
     if unknown := [g for g in wanted if g not in have]:
         raise KeyError(
@@ -192,7 +195,7 @@ def _of_layers(
     images = model.spot_images(adata, layer=layer)
     made = []
     for name in wanted:
-        inside = column.astype(str).to_numpy() == name
+        inside = labels.astype(str).to_numpy() == name
         r, p = layer_loading(images, inside, known)
         made.append(make_gene_concept(name, latent, r, p, usable=usable, n_top=n_top))
     return made

@@ -7,22 +7,28 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
+from st_concepts._processes import size
 from st_concepts.concepts import DOUBT_ABOVE, ConceptSet, Membership, read_concepts
+from st_concepts.io._frames import as_frame, column
 from st_concepts.stats import (
     AssociationResult,
     NullModel,
+    RowStream,
     association_by_section,
     association_test,
     moran_null,
     permutation_null,
 )
-from st_concepts.tl._common import informative, membership, scores
-from st_concepts.tl._expression import expression, fraction_expressing, log_fold_changes
+from st_concepts.tl._common import check_copy, informative, membership, scores
+from st_concepts.tl._expression import Expression, SideSums
 from st_concepts.tl._target import TARGETS, choose_target, mixed
 
+# spots up to which a matrix is held for shuffled copies, which would otherwise be read for every few of them
+_HOLD_BELOW = 20_000
 OPTIONAL_TABLES = ("pval_empirical", "z_combined", "n_sections", "sign_consistency")
 
 
@@ -127,6 +133,7 @@ def rank_genes_concepts(
     ):
         if value not in known:
             raise ValueError(f"{name}={value!r} is unknown; choose one of: {', '.join(map(repr, known))}.")
+    check_copy(adata, copy)
     made = read_concepts(adata, concepts_key)
     chosen = list(range(len(made.names))) if concepts is None else [made.index(c) for c in concepts]
     names, labels = [made.names[j] for j in chosen], [made.labels[j] for j in chosen]
@@ -137,8 +144,8 @@ def rank_genes_concepts(
     model_null = _null(adata, null, section_key, graph_key)
 
     layer = layer if layer is not None else (made.params.get("layer") or None)
-    x, counts = expression(adata, layer, float(made.params["target_sum"]))
-    usable = informative(np.asarray(x.sum(1)).ravel() if counts is None else np.asarray(counts.sum(1)).ravel())
+    data = Expression.open(adata, layer, float(made.params["target_sum"]))
+    usable = informative(data.totals)
     gradient = _gradient(adata, made, labels)
     label_target = np.where(members.members < 0, np.nan, members.members).astype(np.float64)
     label_target[~usable] = np.nan
@@ -155,6 +162,9 @@ def rank_genes_concepts(
     # a gene is tested against the score less its own part of it
     own_weights = None if gradient is None else np.where(by_score, gradient, 0.0)
     sections = _sections(adata, section_key)
+    # one count of a nearly empty spot, scaled to full depth, would outweigh a layer
+    sides = SideSums(members.inside & usable[:, None], members.outside & usable[:, None], adata.n_vars)
+    x = _readable(data, sides, hold=null == "permutation" and n_null > 0)
     tested = association_test(
         x,
         y,
@@ -170,9 +180,7 @@ def rank_genes_concepts(
         mean = mixed(score[:, both], label_target[:, both])
         statistic = statistic.copy()
         statistic[:, both] = association_test(x, mean, "none", sections=sections).correlation
-    # one count of a nearly empty spot, scaled to full depth, would outweigh a layer
-    inside, outside = members.inside & usable[:, None], members.outside & usable[:, None]
-    lfc = log_fold_changes(x, inside, outside).T
+    lfc, pct_in, pct_out = (v.T for v in sides.result())
     tables = {
         "z": tested.z,
         "pval": tested.pval,
@@ -180,8 +188,8 @@ def rank_genes_concepts(
         "qval": tested.qval,
         "qval_all": tested.qval_all,
         "lfc": lfc,
-        "pct_in": fraction_expressing(x, inside).T,
-        "pct_out": fraction_expressing(x, outside).T,
+        "pct_in": pct_in,
+        "pct_out": pct_out,
     }
     if tested.pval_empirical is not None:
         tables["pval_empirical"] = tested.pval_empirical
@@ -223,6 +231,14 @@ def rank_genes_concepts(
     return out if copy else None
 
 
+def _readable(data: Expression, sides: SideSums, *, hold: bool) -> sp.csr_matrix | RowStream:
+    """What the tests read: a matrix where shuffled copies will meet every spot and there are few, else a stream."""
+    read = sides.watching(data.read)
+    if hold and size() == 1 and data.shape[0] <= _HOLD_BELOW:
+        return sp.vstack([block for _, block in read()], format="csr")
+    return RowStream(data.shape, read, shared=size() > 1)
+
+
 def _records(
     names: list[str], var_names: pd.Index, statistic: np.ndarray, lfc: np.ndarray, tested: AssociationResult
 ) -> dict[str, np.ndarray]:
@@ -246,7 +262,7 @@ def _records(
 def _saliency(adata: AnnData, key: str, labels: list[str]) -> np.ndarray:
     if key not in adata.varm:
         raise KeyError(f"adata.varm[{key!r}] is missing: run stc.tl.saliency(adata, model) first.")
-    frame = adata.varm[key]
+    frame = as_frame(adata.varm[key])
     missing = [c for c in labels if c not in frame.columns]
     if missing:
         raise KeyError(f"adata.varm[{key!r}] lacks concept {missing[0]!r}: run stc.tl.saliency for it.")
@@ -255,7 +271,7 @@ def _saliency(adata: AnnData, key: str, labels: list[str]) -> np.ndarray:
 
 def _gradient(adata: AnnData, made: ConceptSet, labels: list[str]) -> np.ndarray | None:
     """Mean gradient of each score, ``(n_vars, n_concepts)``, zero for genes that the model does not have."""
-    frame = adata.varm.get(made.slot(KEYS.GRADIENT))
+    frame = as_frame(adata.varm.get(made.slot(KEYS.GRADIENT)))
     if frame is None or not set(labels) <= set(frame.columns):
         return None
     return np.nan_to_num(frame[labels].to_numpy(dtype=np.float64))
@@ -266,7 +282,7 @@ def _sections(adata: AnnData, key: str | None) -> np.ndarray | None:
         key = KEYS.BATCH if KEYS.BATCH in adata.obs else None
     elif key not in adata.obs:
         raise KeyError(f"section_key={key!r} is not a column of adata.obs.")
-    return None if key is None else adata.obs[key].astype(str).to_numpy()
+    return None if key is None else pd.factorize(column(adata.obs, key).astype(str), sort=True)[0]
 
 
 def _null(adata: AnnData, null: str, section_key: str | None, graph_key: str | None) -> NullModel | None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
+from st_concepts._processes import size
 from st_concepts.attribution import Method, Options, get_method
 from st_concepts.attribution._section import Baseline, Section
+from st_concepts.io._rows import in_memory
+from st_concepts.models._validate import count_matrix
+from st_concepts.tl._common import check_copy
 from st_concepts.tl._concepts import gene_frame
 from st_concepts.tl._saliency_cache import cached_attributions
+
+_CACHE_BELOW = 200_000  # spots up to which every latent dimension is explained at once
 
 
 def saliency(
@@ -23,7 +29,7 @@ def saliency(
     concepts: Sequence[str] | str | None = None,
     baseline: Baseline = "others",
     options: Options | None = None,
-    cache: bool = True,
+    cache: bool | Literal["auto"] = "auto",
     layer: str | None = None,
     concepts_key: str = KEYS.CONCEPTS,
     key_added: str = KEYS.SALIENCY,
@@ -55,7 +61,9 @@ def saliency(
         to model, counts, spots, baseline, method and options; a change in any of them computes anew. The first call
         takes about four times as long as with `False`, which computes the concepts alone and keeps nothing (integrated
         gradients, 5 concepts, 20 latent dimensions, 20,000 spots x 5,000 genes: 1.5 against 0.4 s, later calls
-        0.05 s). Without effect for methods that are not linear in the concept vector.
+        0.05 s). ``"auto"`` is `True` for counts in memory of at most 200,000 spots: beyond, the first call would be
+        long, and counts on the disk would be read twice. Never for methods that are not linear in the concept vector,
+        nor where several processes compute together.
     layer
         Layer with the counts; by default that of the model.
     concepts_key, key_added
@@ -91,10 +99,13 @@ def saliency(
     >>> adata.varm["concept_saliency"].shape
     (150, 5)
     """
+    check_copy(adata, copy)
     section = Section.open(adata, model, layer=layer, key=concepts_key)
     record, options = get_method(method), options or Options()
     chosen, made = section.chosen(concepts), section.concepts
-    if cache and record.linear_in_concept:
+    if cache == "auto":
+        cache = adata.n_obs <= _CACHE_BELOW and in_memory(count_matrix(adata, section.layer))
+    if cache and record.linear_in_concept and size() == 1:
         result = cached_attributions(section, chosen, method=record, baseline=baseline, options=options)
     else:
         result = section.attributions(

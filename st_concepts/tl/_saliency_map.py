@@ -17,6 +17,7 @@ from st_concepts._keys import KEYS, saliency_layer
 from st_concepts.attribution import Method, Options, get_method, spot_attributions
 from st_concepts.attribution._registry import effective_form
 from st_concepts.attribution._section import Baseline, Section
+from st_concepts.tl._common import check_copy
 from st_concepts.tl._saliency import parameters
 from st_concepts.tl._saliency_store import LayerWriter, open_layer, refuse_existing
 
@@ -97,6 +98,7 @@ def saliency_map(
     >>> adata.layers["concept_saliency_GCL"].shape
     (200, 150)
     """
+    check_copy(adata, copy)
     section = Section.open(adata, model, layer=layer, key=concepts_key)
     record, options = get_method(method), options or Options()
     j = section.concepts.index(concept)

@@ -12,7 +12,8 @@ from anndata import AnnData
 
 from st_concepts._keys import KEYS, concept_slot
 from st_concepts.concepts import ConceptSet, read_concepts, score_frame
-from st_concepts.tl._common import as_encoder, counts_layer, embed_all
+from st_concepts.io._frames import column
+from st_concepts.tl._common import as_encoder, check_copy, counts_layer, embed_all
 from st_concepts.tl._concepts import gene_frame, mean_gradient
 
 
@@ -65,6 +66,7 @@ def score_concepts(
     >>> other.obsm["concept_score"].shape
     (150, 5)
     """
+    check_copy(adata, copy)
     encoder = as_encoder(model)
     made = read_concepts(concepts)
     made.check_model(encoder.fingerprint)
@@ -87,12 +89,16 @@ def score_concepts(
 
 def _labels_at_hand(adata: AnnData, made: ConceptSet) -> pd.DataFrame | None:
     """Inside and outside of each concept by the column that defined it; `None` where there is none of its labels."""
+    if made.params.get("kind") == "mask":
+        return _masks_at_hand(adata, made)
     groupby = made.params.get("groupby")
     if not groupby or groupby not in adata.obs:
         return None
-    labels = adata.obs[groupby].astype(object)
+    labels = column(adata.obs, groupby)
     known = labels.notna().to_numpy()
-    text = labels[known].astype(str)
+    text = labels[known].astype(object).astype(str)
+    if pd.api.types.is_float_dtype(labels) and not text.isin(made.names).any():
+        text = labels[known].map("{:g}".format)  # whole numbers with gaps are read as floats
     reference = str(made.params.get("reference", "rest"))
     if reference == "rest":
         against = np.ones(len(text), dtype=bool)
@@ -102,6 +108,17 @@ def _labels_at_hand(adata: AnnData, made: ConceptSet) -> pd.DataFrame | None:
     members = np.full((adata.n_obs, len(made.names)), -1, dtype=np.int8)
     for j, name in enumerate(made.names):
         members[known, j] = np.where(text == name, 1, np.where(against, 0, -1))
+    if not (members == 1).any():
+        return None
+    return pd.DataFrame(members, index=adata.obs_names, columns=made.labels)
+
+
+def _masks_at_hand(adata: AnnData, made: ConceptSet) -> pd.DataFrame | None:
+    """The same by boolean columns that are called like the concepts."""
+    members = np.full((adata.n_obs, len(made.names)), -1, dtype=np.int8)
+    for j, name in enumerate(made.names):
+        if name in adata.obs and pd.api.types.is_bool_dtype(labels := column(adata.obs, name)):
+            members[:, j] = labels.astype("boolean").astype("Int8").fillna(-1).to_numpy(dtype=np.int8)
     if not (members == 1).any():
         return None
     return pd.DataFrame(members, index=adata.obs_names, columns=made.labels)

@@ -12,7 +12,9 @@ from anndata import AnnData
 
 from st_concepts._keys import KEYS
 from st_concepts.attribution import Options, explain, get_method
+from st_concepts.io._frames import plain
 from st_concepts.models._gene_vae import GeneVAE
+from st_concepts.tl._common import check_copy
 from st_concepts.tl._gene_concepts import check_gene_model
 
 
@@ -93,6 +95,7 @@ def spatial_saliency(
     ['ONL', 'GL', 'OPL', 'MCL', 'GCL']
     """
     check_gene_model(model, "tl.spatial_saliency", "tl.saliency")
+    check_copy(adata, copy)
     record = get_method(method)
     settings = replace(options or Options(), q=q)
     stored = _stored(adata, model, key)
@@ -133,7 +136,7 @@ def spatial_saliency(
 def _stored(adata: AnnData, model: GeneVAE, key: str) -> Mapping[str, Any]:
     if key not in adata.uns:
         raise KeyError(f"adata.uns[{key!r}] is missing: run stc.tl.gene_concepts(adata, model, seeds=[...]) first.")
-    stored = adata.uns[key]
+    stored = plain(adata.uns[key])
     if stored["model"] != model.fingerprint:
         raise ValueError(
             f"The concepts were made with model {stored['model']}, but model {model.fingerprint} was given. Vectors of "

@@ -81,7 +81,7 @@ def test_sparse_equals_dense(kind, null):
 
 def test_gene_blocks_do_not_matter(monkeypatch):
     whole = association_test(X, Y, MORAN, n_null=20)
-    monkeypatch.setattr("st_concepts.stats._association._BLOCK_ENTRIES", 150 * 7)
+    monkeypatch.setattr("st_concepts.stats._statistics.BLOCK_ENTRIES", 150 * 7)
     parts = association_test(X, Y, MORAN, n_null=20)
     for field in FIELDS:
         np.testing.assert_allclose(getattr(parts, field), getattr(whole, field), atol=1e-12)

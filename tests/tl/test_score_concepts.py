@@ -104,6 +104,34 @@ def test_labels_partly_missing_in_the_other_section(scored, other) -> None:
     assert (other.obsm["concept_members"][::2].sum(1) == 1).all()
 
 
+@pytest.mark.parametrize("kind", ["bool", "boolean"])
+def test_a_boolean_column_is_looked_up(scored, other, kind) -> None:
+    adata, model = scored
+    inside = other.obs["layer"] == "GCL"
+    adata.obs["granular"] = (adata.obs["layer"] == "GCL").to_numpy(dtype=bool)
+    other.obs["granular"] = pd.array(inside.to_numpy(), dtype=kind)
+    if kind == "boolean":
+        other.obs.loc[other.obs_names[0], "granular"] = pd.NA
+    stc.tl.concepts(adata, model, groupby="granular")
+    stc.tl.score_concepts(other, model, concepts=adata)
+    found = other.obsm["concept_members"]["granular"].to_numpy()
+    first = 1 if kind == "boolean" else 0
+    np.testing.assert_array_equal(found[first:], inside.to_numpy()[first:].astype(int))
+    assert found[0] == (-1 if first else int(inside.iloc[0]))
+
+
+def test_numbered_layers_with_gaps_are_looked_up(scored, other) -> None:
+    adata, model = scored
+    adata.obs["number"] = adata.obs["layer"].cat.codes.to_numpy().astype(int)
+    other.obs["number"] = other.obs["layer"].cat.codes.to_numpy().astype(float)  # as pandas reads them beside gaps
+    other.obs.loc[other.obs_names[:5], "number"] = np.nan
+    stc.tl.concepts(adata, model, groupby="number")
+    stc.tl.score_concepts(other, model, concepts=adata)
+    found = other.obsm["concept_members"]
+    assert (found.iloc[:5] == -1).all().all()
+    np.testing.assert_array_equal(found["2"].iloc[5:], (other.obs["number"].iloc[5:] == 2).astype(int))
+
+
 def test_concepts_of_another_model_name_both_fingerprints(scored, untrained) -> None:
     adata, model = scored
     _, another = untrained

@@ -1,0 +1,217 @@
+"""Checks that stand in the report: do parts of the data agree, do other fits, is saliency faithful to the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from st_concepts import evaluate, get
+from st_concepts._keys import KEYS
+from st_concepts.concepts import ConceptSet
+from st_concepts.evaluate._ranks import spearman, top_overlap
+from st_concepts.models import SpotVAE
+from st_concepts.stats import association_test, balanced_tiles
+from st_concepts.tl._common import membership
+from st_concepts.tl._expression import expression
+
+N_TOP = 50
+_N_TILES = 16
+_N_DEALS = 200
+_LEAST = 3  # spots inside and outside that a part needs
+
+
+@dataclass(frozen=True)
+class Check:
+    """A table with its heading and what it says."""
+
+    heading: str
+    caption: str
+    table: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Between parts of the data.
+
+    Attributes
+    ----------
+    check
+        One row per concept.
+    weakest
+        Correlation of each gene with each concept in the part where it is weakest, genes x concepts by true name.
+    title
+        Of a column with ``weakest``.
+    """
+
+    check: Check
+    weakest: pd.DataFrame
+    title: str
+
+
+def faithful(adata: AnnData, model: Any, seed: int, n_genes: int = 20) -> Check:
+    """Mean score of the spots of each concept before and after its most salient genes, or random ones, are taken.
+
+    At most a quarter of the genes are taken: of a small panel, fewer than ``n_genes``.
+    """
+    n_genes = max(1, min(n_genes, int(adata.varm[KEYS.SALIENCY].notna().any(axis=1).sum()) // 4))
+    found = evaluate.faithfulness(adata, model, n_top=(n_genes,), n_random=10, seed=seed).query("curve == 'deletion'")
+    before, after = (found.query(f"n_genes == {n}").set_index("concept") for n in (0, n_genes))
+    table = pd.DataFrame(
+        {
+            "Layer": after.index,
+            "Mean score": before.loc[after.index, "score"].to_numpy(),
+            f"without the {n_genes} most salient genes": after["score"].to_numpy(),
+            f"without {n_genes} random genes": after["score_random"].to_numpy(),
+            "fall, times that of random genes": after["ratio"].to_numpy(),
+        }
+    )
+    caption = (
+        "Mean concept score over the spots of a layer, and what is left of it when genes are set to their mean in the "
+        "other layers. Saliency that is faithful to the model moves the score far more than random genes do. This says "
+        "nothing about whether the genes matter to the tissue."
+    )
+    return Check("Does the model read what saliency names?", caption, table)
+
+
+def stable(adata: AnnData, model: Any, seed: int) -> Check:
+    """Agreement of the model with two more, fitted with other seeds; a model that is no `SpotVAE` is left out of it."""
+    method = adata.uns.get(KEYS.SALIENCY, {})
+    method = str(method.get("params", method).get("method", "integrated_gradients"))
+    options: dict[str, Any] = {}
+    named: dict[str, Any] = {}
+    if isinstance(model, SpotVAE):
+        own = model._config
+        options = {k: own[k] for k in ("layer", "batch_key", "n_latent", "n_hidden", "n_layers", "init")}
+        named["this model"] = model
+        seed = int(own["seed"])
+    for other in range(seed + 1, seed + (3 if named else 4)):
+        named[f"seed {other}"] = SpotVAE(adata, **options, seed=other).fit(progress=False)
+    n_top = _n_top(adata.n_vars)
+    found = evaluate.stability(adata, named, n_top=n_top, method=method)
+    mean = found.groupby("concept", sort=False)[["spearman_score", "spearman", "overlap", "expected"]].mean()
+    table = pd.DataFrame(
+        {
+            "Layer": mean.index,
+            "Rank correlation of scores": mean["spearman_score"].to_numpy(),
+            "of the saliency of all genes": mean["spearman"].to_numpy(),
+            f"{n_top} most salient genes shared": mean["overlap"].to_numpy(),
+            "by chance": mean["expected"].to_numpy(),
+        }
+    )
+    caption = (
+        f"Means over the pairs of {len(named)} models that differ in their seed only. Agreement says that the result "
+        "does not hang on chance in training, not that it is right."
+    )
+    return Check("Would another fit say the same?", caption, table)
+
+
+def agreement(adata: AnnData, made: ConceptSet, seed: int) -> Agreement | None:
+    """Do sections, or halves of the only one, name the same genes; `None` where nothing can be compared.
+
+    Raises
+    ------
+    KeyError, ValueError
+        The result has no counts.
+    """
+    x, _ = expression(adata, str(made.params.get("layer") or "") or None, float(made.params["target_sum"]))
+    target = _targets(adata, made)
+    parts, halves = _parts(adata, target, seed)
+    if parts is None:
+        return None
+    effects = np.stack([_effects(x[parts == p], target[parts == p]) for p in range(parts.max() + 1)])
+    known = np.isfinite(effects).any(1)  # parts x concepts
+    n_top = _n_top(adata.n_vars)
+    rows, weakest = [], np.full(effects.shape[1:], np.nan)
+    for j, name in enumerate(made.names):
+        there = np.flatnonzero(known[:, j])
+        if len(there) < 2:
+            continue
+        pairs = list(combinations(effects[there, :, j], 2))
+        weakest[:, j] = np.fmin.reduce(effects[there, :, j], axis=0)
+        rows.append(
+            {
+                "Layer": name,
+                "Halves" if halves else "Sections": len(there),
+                "Rank correlation of the effects of all genes": np.mean([spearman(a, b) for a, b in pairs]),
+                f"{n_top} best genes shared": np.mean([top_overlap(a, b, n_top) for a, b in pairs]),
+                "by chance": n_top / adata.n_vars,
+            }
+        )
+    if not rows:
+        return None
+    caption = "Genes ranked in each part on its own, by their correlation with the layer; means over pairs of parts. "
+    caption += (
+        "The parts are two halves of this one section, made of tiles dealt out at random. Halves of one section are no "
+        "replicates: only other sections show what holds beyond it."
+        if halves
+        else "The parts are the sections."
+    )
+    heading = "Do halves of the section agree?" if halves else "Do the sections agree?"
+    title = "Weaker half" if halves else "Weakest section"
+    frame = pd.DataFrame(weakest, adata.var_names, pd.Index(made.names))
+    return Agreement(Check(heading, caption, pd.DataFrame(rows)), frame, title)
+
+
+def _targets(adata: AnnData, made: ConceptSet) -> np.ndarray:
+    """Float ``(n_obs, n_concepts)``: inside or outside, NaN elsewhere; the score where the ranking used that."""
+    members = membership(adata, made)
+    target = np.where(members.inside, 1.0, np.where(members.outside, 0.0, np.nan))
+    params = adata.uns.get(KEYS.RANK, {}).get("params", {})
+    used = dict(zip(map(str, params.get("concepts", ())), map(str, params.get("target", ())), strict=False))
+    scores = get.concept_scores(adata)
+    for j, name in enumerate(made.names):
+        if used.get(name, "label" if made.params["kind"] in ("groupby", "mask") else "score") == "score":
+            target[:, j] = scores[name]
+    return target
+
+
+def _parts(adata: AnnData, target: np.ndarray, seed: int) -> tuple[np.ndarray | None, bool]:
+    """Code of the part of each spot, and whether the parts are halves of one section."""
+    if KEYS.BATCH in adata.obs:
+        codes = pd.factorize(adata.obs[KEYS.BATCH].astype(str))[0]
+        if codes.max(initial=0) > 0:
+            return codes, False
+    n = adata.n_obs
+    if n < 2 * _N_TILES:
+        return None, True
+    tile = np.arange(n)  # without coordinates each spot is a tile
+    if KEYS.SPATIAL in adata.obsm:
+        tile = balanced_tiles(np.asarray(adata.obsm[KEYS.SPATIAL], dtype=np.float64)[:, :2], _N_TILES)
+    # of many ways to deal out the tiles, the one in which the rarest layer is shared out best
+    rng = np.random.default_rng(seed)
+    high = _high(target)
+    best, deal = -1, np.zeros(n, dtype=np.intp)
+    for _ in range(_N_DEALS):
+        second = rng.permutation(tile.max() + 1) % 2
+        halves = second[tile]
+        fewest = min(int(high[halves == side].sum(0).min()) for side in (0, 1))
+        if fewest > best:
+            best, deal = fewest, halves
+    return (deal, True) if best >= _LEAST else (None, True)
+
+
+def _effects(x: sp.csr_matrix, target: np.ndarray) -> np.ndarray:
+    """Correlation of genes with concepts within a part, NaN for concepts that it cannot judge."""
+    out = np.full((x.shape[1], target.shape[1]), np.nan)
+    high = _high(target)
+    usable = (high.sum(0) >= _LEAST) & ((np.isfinite(target) & ~high).sum(0) >= _LEAST)
+    if usable.any():
+        out[:, usable] = association_test(x, target[:, usable], "none", n_null=0).correlation
+    return out
+
+
+def _high(target: np.ndarray) -> np.ndarray:
+    """Boolean: spots above the mean of the target; those without one are not."""
+    known = np.isfinite(target)
+    mean = np.where(known, target, 0.0).sum(0) / np.maximum(known.sum(0), 1)
+    return known & (np.where(known, target, -np.inf) > mean)
+
+
+def _n_top(n_vars: int) -> int:
+    return max(1, min(N_TOP, n_vars // 4))
