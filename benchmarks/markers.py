@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 import scipy.sparse as sp
-from anndata import AnnData, read_h5ad
+from anndata import AnnData
 
 import st_concepts as stc
 from benchmarks import recovery as pieces
@@ -51,10 +51,17 @@ THINNED = "10% counts"
 Methods = Callable[[np.ndarray], Iterator[tuple[str, np.ndarray]]]
 
 
+def _read(path: Path) -> AnnData:
+    try:
+        return stc.io.read(path)
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from None
+
+
 def load(path: Path | None, label: str, layer: str | None) -> tuple[str, AnnData]:
     """Counts as CSR in ``X``, labels as strings in ``obs["label"]`` (`None` where unknown), positions."""
     if path is not None:
-        name, adata = path.name, read_h5ad(path)
+        name, adata = path.name, _read(path)
     elif stc.datasets.bulb_at_hand(11):
         name, adata = "bulb, replicate 11", stc.datasets.mouse_olfactory_bulb(11)
     else:

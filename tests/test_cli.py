@@ -133,7 +133,7 @@ def test_counts_in_a_layer_and_results_of_an_earlier_run(cli, section, tmp_path)
     sc.pp.log1p(adata)
     source, first, second = tmp_path / "i.h5ad", tmp_path / "1.h5ad", tmp_path / "2.h5ad"
     adata.write_h5ad(source)
-    assert "layer='counts'" in refused(cli, "run", source, "--groupby", "layer", "--out", first)
+    assert "pass --layer counts" in refused(cli, "run", source, "--groupby", "layer", "--out", first)
     assert not first.exists()
     common = ["--groupby", "layer", "--layer", "counts", "--null", "none", "--max-epochs", "0"]
     assert cli("run", source, "--out", first, "--maps", "1", *common)[0] == 0
@@ -289,6 +289,27 @@ def test_a_truncated_file_is_refused(cli, source, tmp_path):
     cut = tmp_path / "cut.h5ad"
     cut.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     assert "truncated" in refused(cli, "run", cut, "--groupby", "layer", "--out", tmp_path / "o.h5ad")
+
+
+def test_outlines_in_another_unit_need_their_scale(cli, section, source, tmp_path):
+    drawn, out = tmp_path / "a.geojson", tmp_path / "o.h5ad"
+    stc.io.write_annotation(section, drawn, scale=100.0)
+    run = ["run", source, "--groupby", "drawn", "--annotation", drawn, "--out", out]
+    assert "give --scale" in refused(cli, *run)
+    assert "has no such image" in refused(cli, *run, "--scale", "hires")
+    code, _, err = cli(*run, "--scale", "100", "--max-epochs", "0", "--null", "none")
+    assert code == 0, err
+    drawn_labels, truth = ad.read_h5ad(out).obs["drawn"].astype(object), section.obs["layer"].astype(object)
+    assert drawn_labels.fillna("").tolist() == truth.fillna("").tolist()
+
+
+def test_a_report_with_another_model_is_refused_before_work(cli, section, source, tmp_path):
+    result, model = tmp_path / "o.h5ad", tmp_path / "m.stc"
+    code, _, err = cli("run", source, "--groupby", "layer", "--out", result, "--null", "none", "--max-epochs", "0")
+    assert code == 0, err
+    stc.SpotVAE(section, n_latent=3, seed=9).fit(max_epochs=0, progress=False).save(model)
+    line = refused(cli, "report", result, "-o", tmp_path / "a.html", "--model", model)
+    assert ad.read_h5ad(result).uns["concepts"]["model"] in line
 
 
 def test_a_failed_write_leaves_the_old_result(cli, source, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import scanpy as sc
@@ -172,6 +173,7 @@ def test_output_that_cannot_be_written(
     ):
         with pytest.raises(OSError, match=r"Folder .* cannot be made .*; name another\."):
             call()
+    assert not plt.get_fignums()
 
 
 @pytest.mark.filterwarnings("ignore:Expression contradicts:UserWarning")

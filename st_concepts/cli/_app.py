@@ -78,6 +78,9 @@ def run(
     annotation: Annotated[
         Path | None, typer.Option(help="Layers drawn elsewhere (CSV, QuPath GeoJSON, ...), read into --groupby.")
     ] = None,
+    scale: Annotated[
+        str, typer.Option(help="Of --annotation: its pixels per unit of the spots, or 'hires' or 'lowres'.")
+    ] = "1",
     layer: Annotated[str | None, typer.Option(help="Layer that holds the raw counts; by default X.")] = None,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with the section of each spot.")] = None,
     method: Annotated[str, typer.Option(help="Attribution method of the saliency.")] = "integrated_gradients",
@@ -125,7 +128,7 @@ def run(
         seed=seed,
     )
     files = Files(source, out, markers, model, pictures, annotation, report)
-    run_file(files, settings, form=Form(kind, table, bin_size, image), min_spots=min_spots, stability=stability)
+    run_file(files, settings, form=Form(kind, table, bin_size, image, scale), min_spots=min_spots, stability=stability)
 
 
 @app.command()

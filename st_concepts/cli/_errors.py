@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 
@@ -24,7 +25,18 @@ def one_line(error: BaseException) -> str:
         text = f"{error.filename}: {error.strerror}."
     else:
         text = str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return _OPTION.sub(_as_option, " ".join(text.split())) or type(error).__name__
+
+
+# messages are written for Python; "pass layer='counts'" is "pass --layer counts" here
+_OPTION = re.compile(
+    r"(?<![\w.\[-])(layer|batch_key|table|kind|bin_size|scale|n_latent|null|max_epochs)=(?:'([^']*)'|([\w.]*))"
+)
+
+
+def _as_option(match: re.Match[str]) -> str:
+    name, quoted, bare = match.groups()
+    return f"--{name.replace('_', '-')} {quoted or bare}".rstrip()
 
 
 def say(text: str) -> None:

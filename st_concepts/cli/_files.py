@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from st_concepts.cli._errors import UsageError, one_line
+from st_concepts.io._folder import writable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +51,7 @@ def check_target(option: str, path: Path, *, folder: bool = False) -> None:
         nearest = nearest.parent
     if not nearest.is_dir():
         raise UsageError(f"{option} {path}: {nearest} is not a folder.")
-    if not os.access(nearest, os.W_OK | os.X_OK):
+    if not writable(nearest):
         raise UsageError(f"{option} {path}: folder {nearest.resolve()} cannot be written.")
 
 

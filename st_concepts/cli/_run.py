@@ -50,6 +50,7 @@ class Form:
     table: str | None = None
     bin_size: int | None = None
     image: Path | None = None
+    scale: str = "1"  # of the drawing
 
 
 def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, stability: bool | None = None) -> None:
@@ -111,9 +112,16 @@ def _read(files: Files, form: Form, groupby: str) -> AnnData:
         raise UsageError(f"--image {form.image} is for ST tables; {files.source} brings its own image or has none.")
     adata = io.read(files.source, kind=form.kind, table=form.table, bin_size=form.bin_size, **more)
     if files.annotation is not None:
-        io.read_annotation(adata, files.annotation, key=groupby)
+        io.read_annotation(adata, files.annotation, key=groupby, scale=_scale(form.scale))
         say(f"labels: {int(adata.obs[groupby].notna().sum())} of {adata.n_obs} spots, from {files.annotation}")
     return adata
+
+
+def _scale(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # the name of an image; read_annotation says which there are
 
 
 def seen_in(adata: AnnData, layer: str | None, min_spots: int) -> np.ndarray:

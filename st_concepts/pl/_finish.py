@@ -64,7 +64,12 @@ def finish(
 
     if save:
         path = Path(sc.settings.figdir) / name if save is True else Path(save).expanduser()
-        _write(figure, path if path.suffix else path.with_name(path.name + ".png"), dpi=_dpi())
+        try:
+            _write(figure, path if path.suffix else path.with_name(path.name + ".png"), dpi=_dpi())
+        except (OSError, ValueError):
+            if own:
+                plt.close(figure)
+            raise
     if show is None:
         show = bool(sc.settings.autoshow) and own and not save
     if show and plt.get_backend().lower() not in _WINDOWLESS:

@@ -26,6 +26,7 @@ from st_concepts.pl._finish import new_axes
 from st_concepts.pl._groups import INSIDE, OUTSIDE
 from st_concepts.pl._tissue import _libraries, panel_size
 from st_concepts.report import _checks, _overlays, _pack, _tables
+from st_concepts.tl._common import as_encoder
 
 T = TypeVar("T")
 
@@ -112,6 +113,8 @@ def write(
     if min(n_genes, n_rows, max_spots) < 1:
         raise ValueError("n_genes, n_rows and max_spots must be at least 1.")
     made = read_concepts(adata)
+    if model is not None:
+        made.check_model(as_encoder(model).fingerprint)
     make_folder(path.parent)  # before the work
     embedded = libraries()
     genes = _overlays.top_genes(adata, made, n_genes)
