@@ -59,9 +59,10 @@ class Target:
         out[self.order] = self.y_spot
         return out
 
-    def copies(self, j: int, n: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        """``n`` null copies of target ``j``."""
-        return self.null.draw(self.coef[:, j], n, rng).astype(np.float32)
+    def copies(self, j: int, n: int, rng: np.random.Generator) -> NDArray:
+        """``n`` null copies of target ``j``; float64 where they are shuffled, since labels and counts make ties."""
+        drawn = self.null.draw(self.coef[:, j], n, rng)
+        return drawn if isinstance(self.null, PermutationNull) else drawn.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -160,9 +161,9 @@ def run_matrix(
         fill(target, part, n_null, counted(copies, b) if n_null else None, out, empirical)
 
 
-def counted(copies: list[NDArray[np.float32]], b: NDArray[np.float64]) -> Hits:
+def counted(copies: list[NDArray], b: NDArray[np.float64]) -> Hits:
     """Counts copies by their inner products with the coefficients of the genes."""
-    return lambda j, limit: (np.abs(copies[j] @ b.astype(np.float32)) >= limit).sum(axis=0)
+    return lambda j, limit: (np.abs(copies[j] @ b.astype(copies[j].dtype)) >= limit).sum(axis=0)
 
 
 def _spot_statistics(

@@ -70,9 +70,7 @@ def run_stream(X: RowStream, jobs: Sequence[Job], n_null: int, rng: np.random.Ge
             fill(job.target, part, n_null, hits, job.out, job.empirical)
 
 
-def _fill_moran(
-    job: Job, moments: Moments, genes: slice, n_null: int, copies: list[NDArray[np.float32]], shared: bool
-) -> None:
+def _fill_moran(job: Job, moments: Moments, genes: slice, n_null: int, copies: list[NDArray], shared: bool) -> None:
     """Statistics of a range of genes from the values of units; processes share the genes among them."""
     target, n_genes = job.target, genes.stop - genes.start
     step = max(min(BLOCK_ENTRIES // max(len(target.coef), 1), -(-n_genes // (size() if shared else 1))), 1)
@@ -112,7 +110,7 @@ def _shuffled_hits(X: RowStream, job: Job, varies: NDArray[np.bool_], n_null: in
             if X.shared:
                 (moments,) = all_sum(moments)
             # a gene that does not vary has no covariance, whatever rounding makes of it
-            found += (np.abs(moments.astype(np.float32)) * varies[:, None] >= limit[:, None]).sum(axis=1)
+            found += (np.abs(moments) * varies[:, None] >= limit[:, None]).sum(axis=1)
         return found
 
     return hits
