@@ -38,8 +38,8 @@ def drop_column(adata: Any, key: str) -> None:
 
 
 def plain(value: Any) -> Any:
-    """An entry of ``uns`` with all that is lazy inside read."""
+    """An entry of ``uns``, ``obsm`` or ``varm`` with all that is lazy inside read."""
+    value = as_frame(value)  # first, since a lazy frame is a mapping too
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}
-    value = as_frame(value)
     return value.compute(scheduler="synchronous") if hasattr(value, "dask") and hasattr(value, "compute") else value

@@ -8,9 +8,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 from anndata import AnnData
 
 from ._folder import make_folder
+from ._frames import as_frame, plain
 from ._platform_10x import others_warnings
 from ._platforms import ClearError, existing, zarr_kind
 
@@ -30,7 +32,8 @@ def write(
     Parameters
     ----------
     adata
-        What to write.
+        What to write. Of one that is backed or lazy (`anndata.experimental.read_lazy`) the matrices go from disk to
+        disk, a part at a time; everything else is read.
     path
         Ends in ``.h5ad`` or ``.zarr``. What is there is replaced once the new file is complete.
     source
@@ -73,6 +76,7 @@ def write(
             raise ValueError(f"{path} is the source, which is never changed; name another store.")
         source = open_store(source_path)
     make_folder(path.parent)
+    adata = readable(adata)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:
         if source is not None:
@@ -85,6 +89,20 @@ def write(
         _replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+def readable(adata: AnnData) -> AnnData:
+    """The same with annotations in memory, which is what anndata can write; matrices stay where they are."""
+    if isinstance(adata.obs, pd.DataFrame) and isinstance(adata.var, pd.DataFrame):
+        return adata
+    obs, var = as_frame(adata.obs), as_frame(adata.var)
+    frames = {name: {k: plain(v) for k, v in getattr(adata, name).items()} for name in ("obsm", "varm")}
+    for name, index in (("obsm", obs.index), ("varm", var.index)):
+        for value in frames[name].values():
+            if isinstance(value, pd.DataFrame):
+                value.index = index
+    matrices = {name: dict(getattr(adata, name)) for name in ("layers", "obsp", "varp")}
+    return AnnData(X=adata.X, obs=obs, var=var, uns=plain(dict(adata.uns)), **frames, **matrices)
 
 
 def _write_spatialdata(adata: AnnData, source: SpatialData, table: str | None, path: Path) -> None:

@@ -9,8 +9,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import anndata as ad
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 
@@ -188,6 +190,23 @@ def test_anndata_round_trip(simulated: AnnData, tmp_path: Path, suffix: str) -> 
     np.testing.assert_array_equal(back.X.toarray(), simulated.X.toarray())
     assert back.obs["layer"].tolist() == simulated.obs["layer"].tolist()
     assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_a_lazy_result_is_written(simulated: AnnData, tmp_path: Path, suffix: str) -> None:
+    simulated.layers["counts"] = simulated.X.copy()
+    simulated.obsm["concept_score"] = pd.DataFrame({"GCL": np.arange(simulated.n_obs) / 7}, index=simulated.obs_names)
+    stc.io.write(simulated, tmp_path / f"first{suffix}")
+    lazy = ad.experimental.read_lazy(tmp_path / f"first{suffix}")
+    lazy.obsm["more"] = np.ones((simulated.n_obs, 2))
+    stc.io.write(lazy, tmp_path / f"second{suffix}")
+    found = stc.io.read(tmp_path / f"second{suffix}")
+    assert (found.X != simulated.X).nnz == 0
+    assert (found.layers["counts"] != simulated.X).nnz == 0
+    pd.testing.assert_frame_equal(found.obs, simulated.obs)
+    pd.testing.assert_frame_equal(found.obsm["concept_score"], simulated.obsm["concept_score"])
+    assert set(found.uns) == set(simulated.uns)
+    assert found.obsm["more"].sum() == 2 * simulated.n_obs
 
 
 def test_st_table(tmp_path: Path) -> None:
