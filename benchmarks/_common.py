@@ -44,6 +44,12 @@ def measured() -> Iterator[Measured]:
         result.peak_mib = max(0.0, (after - before) / 1024)
 
 
+def peak_mib() -> int | None:
+    """Peak resident memory of this process so far, in MiB; `None` elsewhere than on Linux."""
+    peak = _status("VmHWM")
+    return None if peak is None else peak // 1024
+
+
 def _status(field: str) -> int | None:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
