@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 
 # base of all usage errors; typer carries its own copy of click or takes the installed one, depending on its version
-_ClickException = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_ClickException: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 Stability = Annotated[
     bool | None,
@@ -173,7 +173,8 @@ def _code(argv: list[str]) -> int:
         complain("error", one_line(error))
         return 2
     except _ClickException as error:
-        complain("error", " ".join(error.format_message().split()).rstrip(".") + _see_help(error))
+        message = error.format_message()  # type: ignore[attr-defined]
+        complain("error", " ".join(message.split()).rstrip(".") + _see_help(error))
         return 2
     except typer.Abort:
         code = 130

@@ -39,7 +39,7 @@ class Files:
 
     def expanded(self) -> Files:
         """With ``~`` replaced by the home folder."""
-        return Files(*(None if p is None else p.expanduser() for p in vars(self).values()))
+        return replace(self, **{name: p.expanduser() for name, p in vars(self).items() if p is not None})
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
     files = files.expanded()
     if files.out.suffix not in (".h5ad", ".zarr"):
         raise UsageError(f"--out {files.out} must end in .h5ad or .zarr.")
-    single = {"--markers": files.markers, "--model": files.model, "--report": files.report}
+    single: dict[str, Path | None] = {"--markers": files.markers, "--model": files.model, "--report": files.report}
     if files.out.suffix == ".zarr":
         check_store(files.source, "--out", files.out)
         check_targets(files.source, single)
     else:
-        check_targets(files.source, {"--out": files.out} | single)
+        check_targets(files.source, single | {"--out": files.out})
     if files.report is not None:
         check_report("--report", files.report)
     if files.pictures is not None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from st_concepts.io._folder import make_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # back ends that have no window: plt.show() would only warn
 _WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
@@ -31,19 +29,17 @@ def new_axes(n: int, *, ncols: int, panel: tuple[float, float]) -> list[Axes]:
     return list(grid.ravel()[:n])
 
 
-def given_axes(ax: Axes | Sequence[Axes] | None, n: int) -> list[Axes] | None:
+def given_axes(ax: Any, n: int) -> list[Axes] | None:
     """The user's axes as a list; `ValueError` where their number does not fit."""
     if ax is None:
         return None
-    axes = [ax] if not isinstance(ax, (list, tuple)) and not hasattr(ax, "__len__") else list(ax)
+    axes = list(ax) if hasattr(ax, "__len__") else [ax]
     if len(axes) != n:
         raise ValueError(f"ax holds {len(axes)} axes, but there are {n} panels to draw; pass one for each.")
     return axes
 
 
-def finish(
-    figure: Figure, name: str, *, show: bool | None, save: str | os.PathLike[str] | bool | None, own: bool
-) -> None:
+def finish(figure: Any, name: str, *, show: bool | None, save: str | os.PathLike[str] | bool | None, own: bool) -> None:
     """Save and show as scanpy does, except that ``save`` is a path and taken as it is.
 
     Parameters
@@ -55,13 +51,16 @@ def finish(
     show
         `None` follows ``scanpy.settings.autoshow`` for a figure of our own that is not saved.
     save
-        Path of the picture; without a suffix ``.png`` is added. `True` writes to ``scanpy.settings.figdir``.
+        Path of the picture; without a suffix ``.png`` is added. `True` writes to ``scanpy.settings.figdir``, and so
+        does `None` for a figure of our own where ``scanpy.settings.autosave`` is set.
     own
         Whether the figure was made here: only such a one is closed after saving.
     """
     import matplotlib.pyplot as plt
     import scanpy as sc
 
+    if save is None and own:
+        save = bool(sc.settings.autosave)
     if save:
         path = Path(sc.settings.figdir) / name if save is True else Path(save).expanduser()
         try:
@@ -79,14 +78,14 @@ def finish(
 
 
 def _dpi() -> float:
-    """Resolution of saved pictures: what the user set, at least 150."""
+    """Resolution of saved pictures: ``savefig.dpi`` where it is set (by ``sc.set_figure_params``, say), or 150."""
     import matplotlib.pyplot as plt
 
     value = plt.rcParams["savefig.dpi"]
-    return max(150.0, float(plt.rcParams["figure.dpi"] if value == "figure" else value))
+    return max(150.0, float(plt.rcParams["figure.dpi"])) if value == "figure" else float(value)
 
 
-def _write(figure: Figure, path: Path, *, dpi: float) -> None:
+def _write(figure: Any, path: Path, *, dpi: float) -> None:
     make_folder(path.parent)
     kinds = figure.canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:

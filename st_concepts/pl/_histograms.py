@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
@@ -96,7 +96,7 @@ def _histogram(ax: Axes, name: str, inside: np.ndarray, outside: np.ndarray, bin
         ax.set_title(f"{name}: no labelled spots")
         return
     edges = np.linspace(both.min(), max(both.max(), both.min() + 1e-6), bins + 1)
-    style = {"bins": edges, "density": True, "histtype": "stepfilled", "alpha": 0.45, "linewidth": 1.4}
+    style: dict[str, Any] = {"bins": edges, "density": True, "histtype": "stepfilled", "alpha": 0.45, "linewidth": 1.4}
     # densities, not numbers: a layer of twenty spots must stay visible beside the two hundred others
     for values, label, color in ((outside, "outside", OUTSIDE), (inside, "inside", INSIDE)):
         if values.size:

@@ -225,7 +225,7 @@ def _still(adata: AnnData, made: ConceptSet, rows: np.ndarray) -> str | None:
     if n > _MOST_PANELS:
         return None
     axes = new_axes(n, ncols=3, panel=panel_size(adata))
-    figure = axes[0].figure
+    figure: Any = axes[0].figure
     try:
         concept_scores(adata[rows], ax=axes, show=False)
         drawn = io.BytesIO()

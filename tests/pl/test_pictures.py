@@ -224,3 +224,31 @@ def test_mistakes_are_named(done):
     del done.obsm["spatial"]
     with pytest.raises(KeyError, match="coordinates"):
         stc.pl.concept_scores(done, show=False)
+
+
+def test_settings_of_scanpy_are_respected(done, tmp_path, monkeypatch):
+    before = sc.settings.figdir, sc.settings.autosave
+    try:
+        sc.settings.figdir = tmp_path / "figures"
+        stc.pl.concept_histograms(done, "GCL", show=False)
+        assert not (tmp_path / "figures").exists() or not list((tmp_path / "figures").iterdir())
+        stc.pl.concept_histograms(done, "GCL", save=True)
+        sc.settings.autosave = True
+        stc.pl.concept_scores(done, "GCL")
+        assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == [
+            "concept_histograms.png",
+            "concept_scores.png",
+        ]
+        # axes of the user's are the user's to save
+        _, ax = plt.subplots()
+        stc.pl.annotation(done, "layer", ax=ax)
+        assert len(list((tmp_path / "figures").iterdir())) == 2
+    finally:
+        sc.settings.figdir, sc.settings.autosave = before
+    sizes = []
+    for dpi in (60, 120):
+        monkeypatch.setitem(plt.rcParams, "savefig.dpi", dpi)
+        stc.pl.concept_histograms(done, "GCL", save=tmp_path / "a.png")
+        with Image.open(tmp_path / "a.png") as picture:
+            sizes.append(picture.width)
+    assert 1.8 < sizes[1] / sizes[0] < 2.2
