@@ -54,6 +54,11 @@ class MeanGate(BackwardRule):
         """Take note of the tensor that enters the net."""
         self.depth[id(start)] = (0, start)
 
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        # tensors, their graph, this rule and back: whole batches would wait for the garbage collector
+        self.depth.clear()
+
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         depths = [self._depth_of(t) for t in _tensors([*args, *kwargs.values()])]

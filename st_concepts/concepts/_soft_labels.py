@@ -127,18 +127,19 @@ def _em(
         odds = np.log1p(-error) - np.log(error / max(n_classes - 1, 1)) if learn_error else 0.0
         size, first, second, wrong = np.zeros(n_classes), np.zeros((n_classes, dims)), np.zeros((dims, dims)), 0.0
         for rows in parts:
-            at, here = z[rows] @ turn, given[rows]
-            distance = np.stack([((at - c) ** 2).sum(1) for c in centres], axis=1)
+            at, here = z[rows] @ turn, given[rows].T
+            # classes x spots: sums over the few classes are then sums of long rows
+            distance = np.einsum("ij,ij->i", at, at) - 2.0 * (centres @ at.T) + (centres**2).sum(1)[:, None]
             share = odds * here - 0.5 * distance
-            share -= share.max(1, keepdims=True)
+            share -= share.max(0)
             np.exp(share, out=share)
-            share /= share.sum(1, keepdims=True)
-            weights = share if learn_error else np.where(known[rows, None], here, share)
-            size += weights.sum(0)
-            first += weights.T @ z[rows]
-            second += (z[rows] * weights.sum(1, keepdims=True)).T @ z[rows]
+            share /= share.sum(0)
+            weights = share if learn_error else np.where(known[rows], here, share)
+            size += weights.sum(1)
+            first += weights @ z[rows]
+            second += (z[rows].T * weights.sum(0)) @ z[rows]
             wrong -= float((share * here).sum())
-            posterior[rows], nearest[rows] = share, distance.min(1)
+            posterior[rows], nearest[rows] = share.T, distance.min(0)
         if learn_error:
             error = (n_known + wrong + _PRIOR_STRENGTH * _PRIOR_ERROR) / (n_known + _PRIOR_STRENGTH)
             error = float(np.clip(error, 0.01, 0.6))

@@ -122,3 +122,23 @@ def test_rules_follow_functions_that_overwrite_their_input(method):
     values = [explain(n, x, [1.0, -1.0, 2.0], method=method).attributions for n in (Net("in place"), plain)]
     torch.testing.assert_close(*values)
     assert values[0].any()
+
+
+def test_nothing_of_a_batch_outlives_it():
+    """Tensors of a batch must go when the batch does, not when the garbage collector comes by."""
+    import gc
+
+    rest = nn.Sequential(nn.ReLU(), nn.Linear(6, 3))
+    options = Options()
+    gc.collect()
+    gc.disable()
+    try:
+        held = []
+        for _ in range(3):
+            a, a0, v = torch.randn(5, 6), torch.randn(5, 6), torch.randn(2, 5, 3)
+            path_mean(lambda x, codes: rest(x), a, a0, None, v, options)
+            del a, a0, v
+            held.append(sum(type(o) is torch.Tensor for o in gc.get_objects()))
+    finally:
+        gc.enable()
+    assert held[0] == held[-1]
