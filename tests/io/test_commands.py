@@ -44,6 +44,31 @@ def halves(adata: AnnData, path: Path) -> Path:
     return path
 
 
+def drawn_by_scanpy_and_squidpy(result: AnnData, concept: str) -> None:
+    import matplotlib.pyplot as plt
+    import scanpy as sc
+    import squidpy as sq
+
+    plt.close("all")
+    sc.pl.rank_genes_groups(result, key="rank_genes_concepts", n_genes=3, show=False)
+    panels = [ax for ax in plt.gcf().axes if ax.texts]
+    assert {t.get_text() for ax in panels for t in ax.texts} <= set(result.var_names)
+    assert len(panels) == len(result.obsm["concept_score"].columns)
+    shape = "circle" if "spatial" in result.uns else None
+    _, ax = plt.subplots()
+    sq.pl.spatial_scatter(
+        sq.pl.extract(result, "concept_score"), color=concept, shape=shape, library_id=library(result), ax=ax
+    )
+    drawn = [c.get_array() for c in ax.collections if c.get_array() is not None]
+    np.testing.assert_allclose(drawn[0], result.obsm["concept_score"][concept], rtol=1e-5)
+    plt.close("all")
+
+
+def library(result: AnnData) -> str:
+    """The image to draw on; any name will do where there is none."""
+    return next(iter(result.uns.get("spatial", {})), "")
+
+
 @pytest.mark.parametrize(
     ("platform", "said"),
     [("visium_folder", "Visium,"), ("visium_hd_folder", "Visium HD"), ("xenium_folder", "Xenium")],
@@ -68,15 +93,7 @@ def test_run_on_platforms(
     assert list(result.obsm["concept_score"]) == ["left", "right"]
     assert result.var["gene_ids"].is_unique
     assert page.stat().st_size > 4e6
-    # scanpy and squidpy draw it
-    import matplotlib.pyplot as plt
-    import scanpy as sc
-    import squidpy as sq
-
-    sc.pl.rank_genes_groups(result, key="rank_genes_concepts", n_genes=3, show=False)
-    shape = "circle" if "spatial" in result.uns else None
-    sq.pl.spatial_scatter(sq.pl.extract(result, "concept_score"), color="left", shape=shape)
-    plt.close("all")
+    drawn_by_scanpy_and_squidpy(result, "left")
 
 
 def test_run_on_spatialdata(
@@ -98,6 +115,7 @@ def test_run_on_spatialdata(
         assert code == 2
         assert complaint in error
         assert error.count("\n") == 1
+    drawn_by_scanpy_and_squidpy(stc.io.read(out), "top")
     # spatialdata-plot draws what landed in the table
     pytest.importorskip("spatialdata_plot", reason="the extra [spatialdata] is not installed")
     import matplotlib.pyplot as plt
@@ -148,3 +166,4 @@ def test_bulb_from_its_raw_table_and_qupath(
     assert result.obs["layer"].astype(str).tolist() == mob11.obs["layer"].astype(str).tolist()
     np.testing.assert_allclose(result.obsm["spatial"], mob11.obsm["spatial"])
     assert (tmp_path / "a.html").stat().st_size < 10e6
+    drawn_by_scanpy_and_squidpy(result, "GCL")
