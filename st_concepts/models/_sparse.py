@@ -1,7 +1,7 @@
 """Products of a sparse matrix with a dense one, as weighted embedding bags: portable, threaded, and on the GPU too.
 
 ``embedding_bag`` sums rows of the dense matrix with the nonzeros as weights. On a CPU that is several times faster than
-scipy's product and, below about a quarter of nonzeros, than the dense one.
+scipy's product and, below about two fifths of nonzeros, than the dense one.
 """
 
 from __future__ import annotations
