@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import scipy.sparse as sp
 from anndata.abc import CSCDataset, CSRDataset
+from anndata.io import sparse_dataset
 
 # stored values that are read at a time: 16 MB as float32 with int32 indices
 _VALUES = 2**21
@@ -38,7 +43,7 @@ def windows(X: Any, span: slice) -> Iterator[Any]:
     if isinstance(X, CSRDataset):
         return _compressed(X, span)
     if _is_dask(X):
-        return _dask(X, span)
+        return _lazy(X, span)
     return _dense(X, span)
 
 
@@ -47,8 +52,10 @@ def read_slice(X: Any, rows: slice) -> Any:
     _check(X)
     if rows.start >= rows.stop:
         return sp.csr_matrix((0, X.shape[1]), dtype=np.float32)
-    found = X[rows]
-    return found.compute(scheduler="synchronous") if _is_dask(X) else found
+    if not _is_dask(X):
+        return X[rows]
+    with _stored(X) as store:
+        return X[rows].compute(scheduler="synchronous") if store is None else store[rows]
 
 
 def _is_dask(X: Any) -> bool:
@@ -90,6 +97,44 @@ def _compressed(X: CSRDataset, span: slice) -> Iterator[sp.csr_matrix]:
             yield sp.csr_matrix((both[0][:cut], both[1][:cut], indptr), shape=(complete - row, n_vars), copy=False)
         held = tuple(part[cut:] for part in both)
         at, row = stop, complete
+
+
+def _lazy(X: Any, span: slice) -> Iterator[Any]:
+    """A dask array, by way of the store where it does nothing but read one."""
+    with _stored(X) as store:
+        yield from _dask(X, span) if store is None else _compressed(store, span)
+
+
+@contextmanager
+def _stored(X: Any) -> Iterator[CSRDataset | None]:
+    """The stored matrix behind an array as anndata's `read_lazy` makes it; `None` where there is more to it.
+
+    Its chunks of rows do not follow those of the store: each of them decompresses whatever it touches, which takes ten
+    times as long as reading the store from one end to the other.
+    """
+    source, name = _reader_of(X)
+    if isinstance(source, Path):
+        with h5py.File(source, "r") as file:
+            yield _csr_like(X, sparse_dataset(file[name]))
+    else:
+        yield _csr_like(X, source)
+
+
+def _csr_like(X: Any, store: Any) -> CSRDataset | None:
+    return store if isinstance(store, CSRDataset) and store.shape == X.shape else None
+
+
+def _reader_of(X: Any) -> tuple[Any, str]:
+    """What anndata's reader of chunks was given: store or path, and name; looked up in the graph, with all care."""
+    layers = list(X.dask.layers.values())
+    if len(layers) != 1 or not isinstance(getattr(X, "_meta", None), sp.csr_matrix):
+        return None, ""
+    for argument, _ in getattr(layers[0], "indices", ()):
+        if isinstance(argument, partial) and getattr(argument.func, "__module__", "").startswith("anndata."):
+            given = argument.args
+            if argument.func.__name__ == "make_dask_chunk" and len(given) == 2 and not argument.keywords:
+                return given
+    return None, ""
 
 
 def _dask(X: Any, span: slice) -> Iterator[Any]:

@@ -138,6 +138,20 @@ def test_a_matrix_stored_by_columns_names_the_way_out(tmp_path):
             list(iter_rows(lazy, 2))
 
 
+@pytest.mark.parametrize("kind", ["zarr", "h5ad"])
+def test_a_lazy_array_is_read_from_its_store_unless_there_is_more_to_it(kind, tmp_path):
+    x = np.random.default_rng(0).poisson(0.7, SHAPE)
+    X = stored(kind, x, tmp_path)
+    lazy = ad.experimental.read_elem_lazy(X.group, chunks=(9, -1))
+    changed = lazy.map_blocks(lambda block: block * 2)
+    for array, factor, direct in ((lazy, 1, True), (changed, 2, False), (lazy[3:], 1, False)):
+        with _windows._stored(array) as store:
+            assert (store is not None) == direct
+        found = np.concatenate([b.toarray() for _, b in iter_rows(array, 8)])
+        assert np.array_equal(found, factor * x[-len(found) :])
+        assert np.array_equal(read_rows(array, slice(2, 6)).toarray(), found[2:6])
+
+
 def test_unknown_dask_chunks_are_an_error_that_says_what_to_do():
     da = pytest.importorskip("dask.array")
     x = da.ones((6, 2), chunks=2)
