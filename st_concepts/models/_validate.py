@@ -168,7 +168,14 @@ def take_genes(block: sp.csr_matrix, index: np.ndarray | None) -> sp.csr_matrix:
     """Columns of a CSR block in the order of `align_genes`; missing ones are empty."""
     if index is None:
         return block
-    padded = sp.hstack([block, sp.csr_matrix((block.shape[0], 1), dtype=block.dtype)], format="csr")
-    out = padded[:, np.where(index < 0, block.shape[1], index)]
+    here = np.full(block.shape[1], -1, dtype=block.indices.dtype)
+    here[index[index >= 0]] = np.flatnonzero(index >= 0)
+    columns = here[block.indices]
+    used = columns >= 0
+    values, ends = block.data, block.indptr
+    if not used.all():
+        values, columns = values[used], columns[used]
+        ends = np.concatenate([[0], np.cumsum(used)]).astype(block.indptr.dtype)[ends]
+    out = sp.csr_matrix((values, columns, ends), shape=(block.shape[0], len(index)))
     out.sort_indices()  # so that sums run in the order of the model's genes, to the last bit
     return out

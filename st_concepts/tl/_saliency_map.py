@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from st_concepts._keys import KEYS, saliency_layer
+from st_concepts._processes import size as n_processes
 from st_concepts.attribution import Method, Options, get_method, spot_attributions
 from st_concepts.attribution._registry import effective_form
 from st_concepts.attribution._section import Baseline, Section
@@ -84,7 +85,7 @@ def saliency_map(
         Unknown concept or gene.
     ValueError
         Unknown method; concepts of another model; no gene; the layer would exceed ``memory_budget`` and no ``store`` is
-        given.
+        given; a ``store`` where several processes compute together.
     FileExistsError
         ``store`` exists.
 
@@ -99,6 +100,10 @@ def saliency_map(
     (200, 150)
     """
     check_copy(adata, copy)
+    if store is not None and n_processes() > 1:
+        raise ValueError(
+            f"store= cannot be written by {n_processes()} processes together; call tl.saliency_map in a run of one process."
+        )
     section = Section.open(adata, model, layer=layer, key=concepts_key)
     record, options = get_method(method), options or Options()
     j = section.concepts.index(concept)
