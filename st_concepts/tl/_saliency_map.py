@@ -102,7 +102,7 @@ def saliency_map(
     check_copy(adata, copy)
     if store is not None and n_processes() > 1:
         raise ValueError(
-            f"store= cannot be written by {n_processes()} processes together; call tl.saliency_map in a run of one process."
+            f"store= cannot be written by {n_processes()} processes together; map genes in a run of one process."
         )
     section = Section.open(adata, model, layer=layer, key=concepts_key)
     record, options = get_method(method), options or Options()
