@@ -90,8 +90,10 @@ def stable(adata: AnnData, model: Any, seed: int) -> Check:
         options = {k: own[k] for k in ("layer", "batch_key", "n_latent", "n_hidden", "n_layers", "init")}
         named["this model"] = model
         seed = int(own["seed"])
+    # as many epochs as the model had at most: neither longer nor better trained than what it is compared with
+    epochs = max(len(model.history) - 1, 0) if named else None
     for other in range(seed + 1, seed + (3 if named else 4)):
-        named[f"seed {other}"] = SpotVAE(adata, **options, seed=other).fit(progress=False)
+        named[f"seed {other}"] = SpotVAE(adata, **options, seed=other).fit(max_epochs=epochs, progress=False)
     n_top = _n_top(adata.n_vars)
     found = evaluate.stability(adata, named, n_top=n_top, method=method)
     mean = found.groupby("concept", sort=False)[["spearman_score", "spearman", "overlap", "expected"]].mean()

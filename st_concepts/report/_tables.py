@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 
 from st_concepts import __version__, get
 from st_concepts._keys import KEYS
 from st_concepts.attribution import METHODS
 from st_concepts.concepts import ConceptSet
+from st_concepts.io._rows import iter_rows
 from st_concepts.models._repr import facts
 from st_concepts.pl._histograms import auroc
 from st_concepts.report._checks import Agreement
 from st_concepts.tl._common import as_encoder, membership
 
 _BINS = 36
+_ROWS = 4096
 _TITLES = {
     "concept": "Layer",
     "names": "Gene",
@@ -170,12 +171,13 @@ def fingerprint(adata: AnnData, layer: str | None) -> str:
         digest.update(b"\1")
     x = adata.layers[layer] if layer else adata.X
     if x is not None:
-        rows = sp.csr_matrix(x if sp.issparse(x) else np.asarray(x), dtype=np.float64, copy=True)
-        rows.sum_duplicates()
-        rows.eliminate_zeros()
-        for part in (rows.indptr, rows.indices):
-            digest.update(np.ascontiguousarray(part, dtype="<i8").tobytes())
-        digest.update(np.ascontiguousarray(rows.data, dtype="<f8").tobytes())
+        # by blocks, so that counts on the disk stay there; what is hashed does not depend on the size of a block
+        parts = [hashlib.sha256() for _ in range(3)]
+        for _, block in iter_rows(x, _ROWS):
+            for part, values in zip(parts, (np.diff(block.indptr), block.indices, block.data), strict=True):
+                part.update(np.ascontiguousarray(values, dtype="<f8" if values is block.data else "<i8").tobytes())
+        for part in parts:
+            digest.update(part.digest())
     return digest.hexdigest()
 
 

@@ -118,7 +118,9 @@ def write(
     make_folder(path.parent)  # before the work
     embedded = libraries()
     genes = _overlays.top_genes(adata, made, n_genes)
-    agreed = _attempt("agreement", _checks.agreement, adata, made, seed)
+    agreed = None
+    if adata.n_obs <= _CHECKED_SPOTS:
+        agreed = _attempt("agreement", _checks.agreement, adata, made, seed)
     checks = [] if agreed is None else [agreed.check]
     if model is not None and KEYS.SALIENCY in adata.varm and adata.n_obs <= _CHECKED_SPOTS:
         checks += filter(None, [_attempt("faithfulness", _checks.faithful, adata, model, seed)])

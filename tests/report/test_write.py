@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -232,7 +233,7 @@ def test_doubtful_labels(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) ->
     assert data["doubtful"]["n_labelled"] == adata.n_obs - 1
 
 
-def test_fingerprint(simulated: AnnData) -> None:
+def test_fingerprint(simulated: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import scipy.sparse as sp
 
     first = _tables.fingerprint(simulated, None)
@@ -245,6 +246,26 @@ def test_fingerprint(simulated: AnnData) -> None:
     other.X[0, 0] += 1
     assert _tables.fingerprint(other, None) != first
     assert _tables.fingerprint(simulated[::-1].copy(), None) != first
+    renamed = simulated.copy()
+    renamed.var_names = [f"{name}x" for name in renamed.var_names]
+    assert _tables.fingerprint(renamed, None) != first
+    # neither the size of a block nor where the counts are plays a part
+    monkeypatch.setattr(_tables, "_ROWS", 7)
+    assert _tables.fingerprint(simulated, None) == first
+    simulated.write_h5ad(tmp_path / "a.h5ad")
+    on_disk = anndata.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    assert _tables.fingerprint(on_disk, None) == first
+    on_disk.file.close()
+
+
+def test_counts_on_the_disk(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
+    adata, model = result
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    in_memory, on_disk = (anndata.read_h5ad(tmp_path / "a.h5ad", backed=b) for b in (None, "r"))
+    here, there = (page_of(a, tmp_path / "a.html", model=model) for a in (in_memory, on_disk))
+    assert here.data == there.data
+    assert here.text == there.text
+    on_disk.file.close()
 
 
 def test_refuses(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
@@ -311,7 +332,7 @@ def test_stability(
 ) -> None:
     adata, model = result
     page = page_of(adata, tmp_path / "a.html", model=model, stability=None)
-    fit = {k: stc.SpotVAE(adata, n_latent=5, seed=k).fit(progress=False) for k in (1, 2)}
+    fit = {k: stc.SpotVAE(adata, n_latent=5, seed=k).fit(max_epochs=0, progress=False) for k in (1, 2)}  # as the model
     truth = stc.evaluate.stability(adata, [model, *fit.values()], n_top=50).query("concept == 'GCL'")
     for value in truth[["spearman_score", "spearman", "overlap"]].mean():
         assert f"{value:.3g}" in page.text
