@@ -95,7 +95,7 @@ def open_store(path: Path, how: str) -> Any:
     return ad.AnnData(sparse_dataset(group["X"]), **{k: read_elem(group[k]) for k in ("obs", "var", "obsm")})
 
 
-def worker(path: Path, how: str, threads: int, batch_size: int) -> dict[str, Any]:
+def worker(path: Path, how: str, threads: int, batch_size: int | None) -> dict[str, Any]:
     """Run every stage in this process."""
     import anndata  # noqa: F401  imports are no part of any stage
     import torch
@@ -106,10 +106,11 @@ def worker(path: Path, how: str, threads: int, batch_size: int) -> dict[str, Any
     torch.set_num_threads(threads)
     stc.SpotVAE, stc.tl.rank_genes_concepts  # noqa: B018  imported when asked for
     state: dict[str, Any] = {}
+    steps = {} if batch_size is None else {"batch_size": batch_size}
     stages = {
         "open": lambda: state.update(adata=open_store(path, how)),
         "model": lambda: state.update(model=stc.SpotVAE(state["adata"])),
-        "fit": lambda: state["model"].fit(max_epochs=1, batch_size=batch_size, progress=False),
+        "fit": lambda: state["model"].fit(max_epochs=1, progress=False, **steps),
         "concepts": lambda: stc.tl.concepts(state["adata"], state["model"], groupby="layer"),
         "saliency": lambda: stc.tl.saliency(state["adata"], state["model"], method="integrated_gradients"),
         "markers": lambda: stc.tl.rank_genes_concepts(state["adata"], null="moran"),
@@ -131,7 +132,8 @@ def worker(path: Path, how: str, threads: int, batch_size: int) -> dict[str, Any
 def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Run `worker` in a fresh process."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.scale", "--worker", str(path), "--open", args.open]
-    command += ["--threads", str(args.threads), "--batch-size", str(args.batch_size)]
+    command += ["--threads", str(args.threads)]
+    command += [] if args.batch_size is None else ["--batch-size", str(args.batch_size)]
     env = thread_limits(args.threads)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
     return json.loads(done.stdout.splitlines()[-1])
@@ -168,7 +170,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--genes", type=int, default=2_000)
     parser.add_argument("--molecules", type=float, default=118.0, help="mean a spot; 118 give about 100 nonzeros")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--batch-size", type=int, help="spots a step; by default that of the fit")
     parser.add_argument("--format", choices=("zarr", "h5ad"), default="zarr")
     parser.add_argument("--open", choices=("direct", "lazy"), default="direct", help="lazy: anndata's read_lazy")
     parser.add_argument("--keep", type=Path, help="folder for the stores, which are used again if they are there")
