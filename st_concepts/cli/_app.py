@@ -28,7 +28,7 @@ Stability = Annotated[
     typer.Option(
         "--stability/--no-stability",
         help="In the report: fit two more models and show how far they agree, which takes as long as two fits. "
-        "By default up to 2,000 spots where the model is at hand.",
+        "By default where the model is at hand and a fit takes a minute or less.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]

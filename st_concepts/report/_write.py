@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 _SVG_SPOTS = 20_000  # drawn one by one, sharp in print; more need the graphics card
 _CHECKED_SPOTS = 20_000  # more would take minutes
-_REFITTED_SPOTS = 2_000  # two more fits take seconds up to here
+_REFIT_WORK = 500_000_000  # spots x genes x epochs of one fit: a minute or so
 _MOST_PANELS = 12
 _SCALES = {"RdBu": "RdBu_r", "PuOr": "PuOr_r", "viridis": "viridis"}
 
@@ -73,7 +73,8 @@ def write(
         ``n_rows`` rows.
     stability
         Fit two more models with other seeds and show how far they agree: as long again as two fits. By default where
-        ``model`` is a `SpotVAE` and there are at most 2,000 spots. Without ``model`` three are fitted.
+        ``model`` is a `SpotVAE` and a fit is quick (spots x genes x epochs up to 5e8, about a minute). Without
+        ``model`` three are fitted.
     n_genes
         Top markers and most salient genes of each concept that can be drawn.
     n_rows
@@ -124,7 +125,7 @@ def write(
     checks = [] if agreed is None else [agreed.check]
     if model is not None and KEYS.SALIENCY in adata.varm and adata.n_obs <= _CHECKED_SPOTS:
         checks += filter(None, [_attempt("faithfulness", _checks.faithful, adata, model, seed)])
-    if stability or (stability is None and isinstance(model, SpotVAE) and adata.n_obs <= _REFITTED_SPOTS):
+    if stability or (stability is None and isinstance(model, SpotVAE) and _quick(model, adata.n_obs)):
         checks += filter(None, [_attempt("stability", _checks.stable, adata, model, seed)])
     checks += [_checks.Check(heading, "", table) for heading, table in (tables or {}).items()]
     if model is not None:
@@ -205,6 +206,10 @@ def _page(
         data=_pack.json_for_script(data),
         **embedded,
     )
+
+
+def _quick(model: SpotVAE, n_obs: int) -> bool:
+    return n_obs * len(model.var_names) * max(len(model.history) - 1, 1) <= _REFIT_WORK
 
 
 def _attempt(name: str, check: Callable[..., T], *args: Any) -> T | None:

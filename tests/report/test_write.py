@@ -338,7 +338,7 @@ def test_stability(
         assert f"{value:.3g}" in page.text
     off = page_of(adata, tmp_path / "b.html", model=model, stability=False)
     assert "Would another fit" not in off.text
-    monkeypatch.setattr(_write, "_REFITTED_SPOTS", adata.n_obs - 1)
+    monkeypatch.setattr(_write, "_REFIT_WORK", adata.n_obs * adata.n_vars - 1)
     off = page_of(adata, tmp_path / "b.html", model=model, stability=None)
     assert "Would another fit" not in off.text
     asked = page_of(adata, tmp_path / "b.html", stability=True)  # no model: three with default settings
