@@ -68,12 +68,6 @@ def log_fold_changes(x: sp.csr_matrix, inside: np.ndarray, outside: np.ndarray) 
     return np.log2((means[0] + eps) / (means[1] + eps))
 
 
-def fraction_expressing(x: sp.csr_matrix, side: np.ndarray) -> np.ndarray:
-    """Share of the spots of each side in which a gene is seen, float64 ``(n_concepts, n_vars)``."""
-    seen = sp.csr_matrix((np.ones_like(x.data, dtype=np.float64), x.indices, x.indptr), shape=x.shape)
-    return np.asarray((side.astype(np.float64) / np.maximum(side.sum(0), 1)).T @ seen)
-
-
 @dataclass(frozen=True)
 class Expression:
     """Log-normalised expression that is read in batches, never held; with several processes each reads its share.
@@ -169,7 +163,10 @@ class SideSums:
             total += sp.csr_matrix((values, x.indices, x.indptr), shape=x.shape).T @ sides
 
     def result(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As `log_fold_changes` and, for both sides, `fraction_expressing`: float64 ``(n_concepts, n_vars)``."""
+        """As `log_fold_changes`, and the share of spots inside and outside in which a gene is seen.
+
+        Each float64 ``(n_concepts, n_vars)``.
+        """
         linear, seen = all_sum(self.linear, self.seen)
         size = np.maximum(self.sides.sum(0), 1)
         (mean_in, mean_out), (seen_in, seen_out) = (np.split((v / size).T, 2) for v in (linear, seen))
