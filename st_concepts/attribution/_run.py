@@ -14,7 +14,7 @@ import torch
 from st_concepts.attribution._checks import check_features, evaluating, modules_of
 from st_concepts.attribution._registry import Method, Options
 from st_concepts.models._encoder import Encoder, FeatureMatrix
-from st_concepts.models._sparse_product import as_tensor, sparse_product
+from st_concepts.models._sparse import as_tensor, sparse_product
 
 # numbers that smoothgrad may draw at a time
 MAX_DRAWS = 8_000_000

@@ -19,7 +19,7 @@ from st_concepts.io._frames import as_frame
 from st_concepts.io._rows import iter_rows
 from st_concepts.models import Encoder
 from st_concepts.models._features import sizes
-from st_concepts.models._sparse_product import sparse_product
+from st_concepts.models._sparse import sparse_product
 from st_concepts.models._validate import align_genes, check_block, count_matrix, take_genes
 
 BATCH_SIZE = 1024

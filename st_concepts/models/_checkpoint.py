@@ -14,7 +14,8 @@ import pandas as pd
 import torch
 
 FORMAT = "st_concepts.model"
-VERSION = 1
+VERSION = 2
+_OLDEST = {"SpotVAE": 2}  # of files that still load, where it is not 1
 
 
 def fingerprint(state: Mapping[str, torch.Tensor], var_names: pd.Index) -> str:
@@ -97,6 +98,11 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, torch.Tenso
         raise ValueError(
             f"{str(path)!r} has format version {meta['version']}; this st_concepts reads up to {VERSION}. "
             "Upgrade st_concepts."
+        )
+    if int(meta["version"]) < _OLDEST.get(meta["kind"], 1):
+        raise ValueError(
+            f"{str(path)!r} has format version {meta['version']}, whose weights are laid out differently. Fit the model "
+            "again and save it."
         )
     if meta["kind"] != kind:
         raise ValueError(f"{str(path)!r} holds a {meta['kind']}, not a {kind}: call {meta['kind']}.load(path).")

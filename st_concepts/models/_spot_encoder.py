@@ -18,6 +18,7 @@ from st_concepts.models._features import log_normalize, sizes
 from st_concepts.models._likelihood import nb_log_prob
 from st_concepts.models._modules import SpotModule
 from st_concepts.models._sections import section_codes
+from st_concepts.models._sparse import sparse_product
 from st_concepts.models._validate import align_genes, check_block, count_matrix, take_genes
 
 _BATCH = 1024  # rows a batch where nothing is trained
@@ -188,7 +189,7 @@ class SpotEncoder:
         bias = first.bias.cpu().numpy()
         out = np.empty((adata.n_obs, self.n_latent), dtype=np.float32)
         for rows, block, codes in self.batches(adata, layer=layer, batch_size=batch_size):
-            a = self.features(block) @ weight + (bias[-1] if codes is None else bias[codes])
+            a = sparse_product(self.features(block), weight) + (bias[-1] if codes is None else bias[codes])
             z = first.rest(torch.from_numpy(a.astype(np.float32)).to(self.device)).cpu().numpy()
             out[rows] = np.where(sizes(block)[:, None] > 0, z, 0.0)
         return out

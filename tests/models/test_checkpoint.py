@@ -74,6 +74,16 @@ def test_newer_version(path) -> None:
         _checkpoint.read(path, "SpotVAE")
 
 
+def test_weights_laid_out_as_they_were_before(path, tmp_path) -> None:
+    _edit_meta(path, version="1")
+    with pytest.raises(ValueError, match=r"format version 1, .* Fit the model again"):
+        _checkpoint.read(path, "SpotVAE")
+    other = tmp_path / "images.stc"
+    _checkpoint.write(other, "ImageVAE", STATE, HEADER)
+    _edit_meta(other, version="1")
+    assert _checkpoint.read(other, "ImageVAE")[1] == HEADER
+
+
 def test_changed_header(path) -> None:
     _edit_meta(path, header=json.dumps({**HEADER, "config": {"x": 0.2}}))
     with pytest.raises(ValueError, match=r"header .* was changed"):
