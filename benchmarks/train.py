@@ -227,11 +227,14 @@ def compare_big(
     print(f"simulated: {n_obs} spots x {n_vars} genes, {density:.3f} nonzero in the half fitted", flush=True)
     options = {"init": "svd", "n_latent": 10, "batch_size": batch, "patience": 99}
     short = run_ours(train, held, max_epochs=1, **options)
-    full = run_ours(train, held, max_epochs=4, **options)
-    per_epoch = (full["seconds"] - short["seconds"]) / (full["epochs"] - short["epochs"])
+    full = run_ours(train, held, max_epochs=5, **options)
+    judged = (full["seconds"] - short["seconds"]) / (full["epochs"] - short["epochs"])
+    # scvi judges nothing while it trains here, so neither do we where epochs are compared
+    plain = [run_ours(train, held, max_epochs=n, validation_fraction=0, **options)["seconds"] for n in (1, 6)]
+    per_epoch = (plain[1] - plain[0]) / 5
     made, dense = step_flops(n_vars, batch, train.X.nnz / n_obs * batch, 10, 128)
     steps = -(-n_obs // batch)
-    short["seconds_per_epoch"] = per_epoch
+    short["seconds_per_epoch"], short["seconds_per_judged_epoch"] = per_epoch, judged
     short["flops"], short["dense_flops"] = made * steps / per_epoch, dense * steps / per_epoch
     short["gemm_flops"] = gemm_rate()
     theirs = run_scvi(train, held, epochs=epochs, every=1, n_latent=10, n_hidden=128, batch_size=batch)
@@ -269,7 +272,7 @@ def main() -> None:
         results["speed_per_epoch"] = theirs["seconds_per_epoch"] / one["seconds_per_epoch"]
         print(
             f"seconds per epoch: {one['seconds_per_epoch']:.2f} against {theirs['seconds_per_epoch']:.2f}: "
-            f"{results['speed_per_epoch']:.1f}x"
+            f"{results['speed_per_epoch']:.1f}x ({one['seconds_per_judged_epoch']:.2f} with held-out molecules judged)"
         )
         results["speed_to_scvi_last"] = _speed(one, theirs["nll"], theirs["seconds"])
         print(

@@ -101,8 +101,8 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, torch.Tenso
         )
     if int(meta["version"]) < _OLDEST.get(meta["kind"], 1):
         raise ValueError(
-            f"{str(path)!r} has format version {meta['version']}, whose weights are laid out differently. Fit the model "
-            "again and save it."
+            f"{str(path)!r} has format version {meta['version']}, whose weights are laid out differently. "
+            "Fit the model again and save it."
         )
     if meta["kind"] != kind:
         raise ValueError(f"{str(path)!r} holds a {meta['kind']}, not a {kind}: call {meta['kind']}.load(path).")

@@ -57,12 +57,11 @@ def held_out_nll(module: SpotModule, data: SpotData) -> float:
         last = min(first + _JUDGE_BATCH, data.sample.n)
         batch = data.sample.cut(first, last).batch(device, sparse=sparse, transpose=False)
         counts = held[first:last]
-        offsets = torch.from_numpy(counts.indptr.astype(np.int64)).to(device)
-        columns = torch.from_numpy(counts.indices).to(device)
-        flat = row_numbers(offsets, counts.nnz).mul_(data.n_vars).add_(columns)
+        row = row_numbers(torch.from_numpy(counts.indptr.astype(np.int64)).to(device), counts.nnz)
+        gene = torch.from_numpy(counts.indices).to(device).long()
         size = torch.from_numpy(np.asarray(counts.sum(1), dtype=np.float32).ravel()).to(device)
         logits = module.logits(module.rest(module.preactivations(batch.x, batch.codes)), batch.codes)
-        total += float(nb_rest(logits, module.log_theta, flat, torch.from_numpy(counts.data).to(device), size))
+        total += float(nb_rest(logits, module.log_theta, row, gene, torch.from_numpy(counts.data).to(device), size))
     return -total / data.sample.n
 
 
@@ -83,7 +82,7 @@ def elbo_loss(
     n = n or batch.n
     mean, log_var = module.rest.posterior(module.preactivations(batch.x, batch.codes))
     z = mean + noise * (0.5 * log_var).exp()
-    rest = nb_rest(module.logits(z, batch.codes), module.log_theta, batch.flat, batch.counts, batch.size)
+    rest = nb_rest(module.logits(z, batch.codes), module.log_theta, batch.row, batch.gene, batch.counts, batch.size)
     # the dispersion term of the whole data set, shared out to its spots: less noisy than that of the batch
     log_likelihood = rest / n + histogram.log_likelihood(module.log_theta) / histogram.n_obs
     kl = 0.5 * (mean**2 + log_var.exp() - log_var - 1.0).sum() / n

@@ -30,48 +30,55 @@ class _NBRest(torch.autograd.Function):
         ctx: Any,
         logits: torch.Tensor,
         log_theta: torch.Tensor,
-        flat: torch.Tensor,
+        row: torch.Tensor,
+        gene: torch.Tensor,
         values: torch.Tensor,
         size: torch.Tensor,
     ) -> torch.Tensor:
         n, n_vars = logits.shape
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        theta = log_theta.exp()
-        shifted = logits - logits.amax(dim=1, keepdim=True) if n else logits
-        row, gene = flat // n_vars, flat % n_vars
+        theta, flat = log_theta.exp(), row * n_vars + gene
+        shifted = logits - logits.amax(dim=1, keepdim=True) if n else logits.clone()
         logit_nz = shifted.view(-1)[flat]
         p = shifted.exp_()
         normaliser = p.sum(dim=1)
         log_m_nz = logit_nz + (size.clamp_min(_TINY).log() - normaliser.log())[row]
         m = p.mul_((size / normaliser)[:, None])
         ratio = m / theta  # small where counts are rare: log1p keeps what a difference of logarithms would lose
-        ratio_nz = ratio.view(-1)[flat]
+        theta_nz = theta[gene]
+        ratio_nz = log_m_nz.exp() / theta_nz
         share = None
         if any(ctx.needs_input_grad):
             share = (ratio + 1.0).reciprocal_()  # theta / (theta + m)
         column = ratio.log1p_().sum(0)
-        value = (values * (log_m_nz - log_theta[gene] - ratio_nz.log1p())).sum() - (column * theta).sum()
+        value = (values * (log_m_nz - theta_nz.log() - ratio_nz.log1p())).sum() - (column * theta).sum()
         if share is None:
             return value
+        # d/dlogm = theta (c - m) / (theta + m) = u; softmax turns that into u - p sum(u), kept with the other sign
+        u_nz = values / (1.0 + ratio_nz)
         grad_theta = n - column - share.sum(0)
-        grad_theta.index_add_(0, gene, -values / (theta[gene] * (1.0 + ratio_nz)))
-        # d/dlogm = theta (c - m) / (theta + m); softmax turns that into u - p sum(u)
-        u_nz = values * share.view(-1)[flat]
-        u = share.mul_(m).neg_()
-        u.view(-1).index_add_(0, flat, u_nz)
-        grad_logits = u.sub_(m.mul_((u.sum(dim=1) / size.clamp_min(_TINY))[:, None]))
-        ctx.save_for_backward(grad_logits, grad_theta * theta)
+        grad_theta.index_add_(0, gene, -u_nz / theta_nz)
+        u_sum = -torch.bmm(share[:, None], m[:, :, None])[:, 0, 0]
+        u_sum.index_add_(0, row, u_nz)
+        opposite = share.add_((u_sum / size.clamp_min(_TINY))[:, None]).mul_(m)
+        opposite.view(-1).index_add_(0, flat, -u_nz)
+        ctx.save_for_backward(opposite, grad_theta * theta)
         return value
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        grad_logits, grad_log_theta = ctx.saved_tensors
-        return grad * grad_logits, grad * grad_log_theta, None, None, None
+        opposite, grad_log_theta = ctx.saved_tensors
+        return -grad * opposite, grad * grad_log_theta, None, None, None, None
 
 
 def nb_rest(
-    logits: torch.Tensor, log_theta: torch.Tensor, flat: torch.Tensor, values: torch.Tensor, size: torch.Tensor
+    logits: torch.Tensor,
+    log_theta: torch.Tensor,
+    row: torch.Tensor,
+    gene: torch.Tensor,
+    values: torch.Tensor,
+    size: torch.Tensor,
 ) -> torch.Tensor:
     """The part of the log likelihood that needs the grid, summed; differentiable in ``logits`` and ``log_theta``.
 
@@ -81,8 +88,8 @@ def nb_rest(
         ``(n, n_vars)``; means are ``size[:, None] * softmax(logits)``.
     log_theta
         ``(n_vars,)``, log inverse dispersion.
-    flat, values
-        The nonzero counts: int64 positions in the flattened grid, each once, and their values.
+    row, gene, values
+        The nonzero counts: int64 spot and gene, each pair once, and their values.
     size
         ``(n,)`` total of the counts to explain; a size of zero contributes nothing.
 
@@ -94,10 +101,10 @@ def nb_rest(
     --------
     >>> import torch
     >>> none = torch.zeros(0)
-    >>> float(nb_rest(torch.zeros(1, 2), torch.zeros(2), none.long(), none, torch.zeros(1)))
-    -0.0
+    >>> float(nb_rest(torch.zeros(1, 2), torch.zeros(2), none.long(), none.long(), none, torch.zeros(1)))
+    0.0
     """
-    return _NBRest.apply(logits, log_theta, flat, values, size)
+    return _NBRest.apply(logits, log_theta, row, gene, values, size)
 
 
 def nb_log_prob(counts: torch.Tensor, mean: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:

@@ -24,8 +24,8 @@ class Batch:
     ----------
     x
         Features ``(n, n_vars)``, dense or sparse.
-    flat, counts
-        Nonzero counts: positions in the flattened ``(n, n_vars)`` grid, int64, and values, float32.
+    row, gene, counts
+        Nonzero counts: spot and gene, int64, and values, float32.
     size
         Total counts ``(n,)``, float32.
     codes
@@ -35,12 +35,13 @@ class Batch:
     def __init__(
         self,
         x: torch.Tensor | SparseRows,
-        flat: torch.Tensor,
+        row: torch.Tensor,
+        gene: torch.Tensor,
         counts: torch.Tensor,
         size: torch.Tensor,
         codes: torch.Tensor | None,
     ) -> None:
-        self.x, self.flat, self.counts, self.size, self.codes = x, flat, counts, size, codes
+        self.x, self.row, self.gene, self.counts, self.size, self.codes = x, row, gene, counts, size, codes
 
     @property
     def n(self) -> int:
@@ -131,18 +132,18 @@ class SpotRows:
 
     def batch(self, device: torch.device, *, sparse: bool, transpose: bool = True) -> Batch:
         """These spots as a `Batch`; ``transpose`` is for the gradient of a sparse first layer."""
-        offsets = torch.from_numpy(self.indptr).to(device)
-        columns = torch.from_numpy(self.indices).to(device)
-        flat = row_numbers(offsets, len(self.indices)).mul_(self.n_vars).add_(columns)
+        gene = torch.from_numpy(self.indices).to(device).long()
+        row = row_numbers(torch.from_numpy(self.indptr).to(device), len(gene))
         if sparse:
             x: torch.Tensor | SparseRows = SparseRows.of(self.csr(), device=device, transpose=transpose)
         else:
             x = torch.zeros(self.n * self.n_vars, device=device)
-            x[flat] = torch.from_numpy(self.features).to(device)
+            x[row * self.n_vars + gene] = torch.from_numpy(self.features).to(device)
             x = x.view(self.n, self.n_vars)
         return Batch(
             x,
-            flat,
+            row,
+            gene,
             torch.from_numpy(self.counts).to(device),
             torch.from_numpy(self.size.astype(np.float32)).to(device),
             None if self.codes is None else torch.from_numpy(self.codes).to(device),

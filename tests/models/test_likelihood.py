@@ -20,9 +20,9 @@ def _problem(seed: int, n: int = 7, g: int = 5, high: float = 4.0):
     return counts, torch.from_numpy(rng.normal(size=(n, g))), torch.from_numpy(rng.normal(1.0, 1.0, g))
 
 
-def _nonzeros(c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    flat = c.reshape(-1).nonzero().ravel()
-    return flat, c.reshape(-1)[flat], c.sum(1)
+def _nonzeros(c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    row, gene = c.nonzero().T
+    return row, gene, c[row, gene], c.sum(1)
 
 
 def _textbook(logits: torch.Tensor, log_theta: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
