@@ -58,7 +58,7 @@ class _NBRest(torch.autograd.Function):
         u_nz = values / (1.0 + ratio_nz)
         grad_theta = n - column - share.sum(0)
         grad_theta.index_add_(0, gene, -u_nz / theta_nz)
-        u_sum = -torch.bmm(share[:, None], m[:, :, None])[:, 0, 0]
+        u_sum = -(share * m).sum(1)
         u_sum.index_add_(0, row, u_nz)
         opposite = share.add_((u_sum / size.clamp_min(_TINY))[:, None]).mul_(m)
         opposite.view(-1).index_add_(0, flat, -u_nz)
