@@ -97,6 +97,17 @@ def test_run_writes_everything_asked_for_and_leaves_the_input_alone(cli, source,
     np.testing.assert_allclose(again.embed(result), result.obsm["X_stc"], atol=1e-5)
 
 
+def test_run_goes_on_from_its_checkpoint(cli, source, tmp_path):
+    asked = ["run", source, "--groupby", "layer", "--max-epochs", "2", "--checkpoint", tmp_path / "fit"]
+    code, first, _ = cli(*asked, "--out", tmp_path / "first.h5ad")
+    assert code == 0
+    assert (tmp_path / "fit" / "checkpoint.stc").is_file()
+    _, second, _ = cli(*asked, "--out", tmp_path / "second.h5ad")
+    assert next(x for x in first.splitlines() if x.startswith("model:")) in second.splitlines()
+    line = refused(cli, *asked, "--n-latent", "7", "--out", tmp_path / "third.h5ad")
+    assert "belongs to another fit (n_latent was 20, is 7)" in line
+
+
 def test_run_does_what_the_functions_do(cli, source, section, tmp_path):
     options = [
         "--method",

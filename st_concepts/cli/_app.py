@@ -101,6 +101,9 @@ def run(
     maps: Annotated[int, typer.Option(min=0, help="Genes per concept to map spot by spot.")] = 0,
     markers: Annotated[Path | None, typer.Option(help="Also write the markers as CSV.")] = None,
     model: Annotated[Path | None, typer.Option(help="Also write the model.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Keep the state of the training in this folder, and go on from there.")
+    ] = None,
     pictures: Annotated[Path | None, typer.Option(help="Also draw, into this folder.")] = None,
     report: Annotated[Path | None, typer.Option(help="Also write the report, .html.")] = None,
     stability: Stability = None,
@@ -126,6 +129,7 @@ def run(
         null=null or "",
         n_maps=maps,
         seed=seed,
+        checkpoint=checkpoint,
     )
     files = Files(source, out, markers, model, pictures, annotation, report)
     run_file(files, settings, form=Form(kind, table, bin_size, image, scale), min_spots=min_spots, stability=stability)

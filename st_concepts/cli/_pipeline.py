@@ -36,13 +36,14 @@ class Settings:
     n_null: int = 1000
     n_maps: int = 0
     seed: int = 0
+    checkpoint: Path | None = None
 
 
 def analyse(adata: AnnData, settings: Settings) -> SpotVAE:
     """Fit a model and write every result into ``adata``."""
     s = settings
     model = SpotVAE(adata, layer=s.layer, batch_key=s.batch_key, n_latent=s.n_latent, seed=s.seed)
-    model.fit(max_epochs=s.max_epochs, progress=sys.stderr.isatty())
+    model.fit(max_epochs=s.max_epochs, checkpoint=s.checkpoint, progress=sys.stderr.isatty())
     say(f"model: {model!r}")
     tl.embed(adata, model)
     tl.concepts(adata, model, groupby=s.groupby, estimator=s.estimator)
