@@ -341,6 +341,8 @@ def test_stability(
     monkeypatch.setattr(_write, "_REFIT_WORK", adata.n_obs * adata.n_vars - 1)
     off = page_of(adata, tmp_path / "b.html", model=model, stability=None)
     assert "Would another fit" not in off.text
+    real = stc.SpotVAE.fit
+    monkeypatch.setattr(stc.SpotVAE, "fit", lambda self, **options: real(self, **options | {"max_epochs": 1}))
     asked = page_of(adata, tmp_path / "b.html", stability=True)  # no model: three with default settings
     assert "Means over the pairs of 3 models" in asked.text
 
