@@ -111,8 +111,7 @@ class FitState:
             value.copy_(tensors[f"best.{name}"])
         for i, p in enumerate(self._parameters()):
             if f"optimizer.{i}.step" in tensors:
-                on = {k: tensors[f"optimizer.{i}.{k}"] for k in _MOMENTS}
-                self.optimizer.state[p] = {k: v.clone() if k == "step" else v.to(p.device) for k, v in on.items()}
+                self.optimizer.state[p] = {k: tensors[f"optimizer.{i}.{k}"].to(p.device) for k in _MOMENTS}
         self.generator.set_state(tensors["generator"])
         self.loss.copy_(tensors["loss"])
         keys = ("epoch", "train_loss", "validation_nll")

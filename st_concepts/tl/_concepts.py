@@ -237,6 +237,11 @@ def _membership(
             raise KeyError(f"{groupby!r} is not a column of adata.obs (it has: {', '.join(have) or 'none'}).{hint}")
         labels = column(adata.obs, groupby)
         if not _is_boolean(labels):
+            if pd.api.types.is_float_dtype(labels) and (labels.dropna() % 1 != 0).any():
+                raise ValueError(
+                    f"adata.obs[{groupby!r}] holds measurements, not labels. Name a column of layers, or cut it: "
+                    f"adata.obs['{groupby}_class'] = pd.cut(adata.obs[{groupby!r}], 3).astype(str)."
+                )
             return from_labels(labels, groups=groups, reference=reference).check()
         mask = {groupby: labels}
     if not isinstance(mask, Mapping):
@@ -279,7 +284,10 @@ def _gene_sets(genes: Any, var_names: pd.Index) -> dict[str, list[str]]:
     for name, members in sets.items():
         unknown = [g for g in members if g not in var_names]
         if unknown or not members:
-            raise KeyError(f"Seed genes of {name!r} that the model does not have: {', '.join(unknown) or 'no gene'}.")
+            hint = f" The model's genes are called like {str(var_names[0])!r}." if unknown else ""
+            raise KeyError(
+                f"Seed genes of {name!r} that the model does not have: {', '.join(unknown) or 'no gene'}.{hint}"
+            )
     return sets
 
 

@@ -326,6 +326,22 @@ def test_a_users_error_is_named_and_leaves_the_data_untouched(trained, options, 
     assert _same(_frozen(adata), before)
 
 
+def test_measurements_are_no_labels(trained) -> None:
+    adata, model = trained
+    adata.obs["depth"] = np.linspace(0, 1, adata.n_obs)
+    with pytest.raises(ValueError, match=r"'depth'\] holds measurements, not labels\..*pd\.cut"):
+        stc.tl.concepts(adata, model, groupby="depth")
+    adata.obs["cluster"] = np.where(np.arange(adata.n_obs) < 150, 1.0, 2.0)  # whole numbers read as floats are labels
+    stc.tl.concepts(adata, model, groupby="cluster")
+    assert adata.obsm["concept_score"].shape[1] == 2
+
+
+def test_seed_genes_by_another_kind_of_name(trained) -> None:
+    adata, model = trained
+    with pytest.raises(KeyError, match=f"ENSMUSG1.*genes are called like '{adata.var_names[0]}'"):
+        stc.tl.concepts(adata, model, genes={"a": ["ENSMUSG1"]})
+
+
 def test_counts_that_are_none_leave_the_data_untouched(scored) -> None:
     adata, model = scored
     adata.X = adata.X * 0.5
