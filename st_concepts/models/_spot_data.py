@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,8 @@ class SpotData:
     """
 
     def __init__(self, source: Source, *, fraction: float, seed: int) -> None:
+        if sp.issparse(source.X) and source.X.format != "csr":  # a block of rows of CSC walks the whole matrix
+            source = replace(source, X=source.X.tocsr())
         self.source, self.fraction = source, fraction
         n_rows, self.n_vars = source.X.shape
         self._judged = np.unique(np.linspace(0, n_rows - 1, min(SAMPLE, n_rows)).astype(np.int64))

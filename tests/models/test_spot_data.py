@@ -99,6 +99,11 @@ def test_an_epoch_meets_every_spot_once_and_can_begin_in_its_middle(streamed, ba
         assert all(np.array_equal(a, b) for a, b in zip(rest, batches[skip:], strict=True))
 
 
+def test_columns_are_turned_into_rows_once(small) -> None:
+    data = SpotData(_source(_counts().tocsc()), fraction=0.1, seed=0)
+    assert data.source.X.format == "csr"
+
+
 def test_a_stream_is_mixed_across_blocks(small) -> None:
     X = sp.csr_matrix((np.arange(320) // 16 + 1.0).astype(np.float32)[:, None] * np.ones((1, 2), dtype=np.float32))
     data = SpotData(_source(X), fraction=0.0, seed=0)
