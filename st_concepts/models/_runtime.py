@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import nn
 
+from st_concepts._progress import in_notebook
 from st_concepts.models._validate import _callers_level
 
 T = TypeVar("T")
@@ -97,11 +98,17 @@ class Plan:
         ImportError
             More than the defaults was asked for and ``lightning-fabric`` is not installed.
         ValueError
-            Fabric refuses the combination.
+            Fabric refuses the combination, or several processes are asked for in a notebook.
         """
         if self.alone:
             self._warn_if_launched()
             return function(Alone(self.device), *args)
+        if in_notebook() and (self.num_nodes > 1 or (isinstance(self.devices, int) and self.devices > 1)):
+            # Fabric would fork the kernel, whose threads are then dead in the other processes: they hang
+            raise ValueError(
+                f"devices={self.devices}, num_nodes={self.num_nodes}: several processes are for scripts, not notebooks. "
+                "Fit in a script, save the model and load it here."
+            )
         fabric = self._fabric()
         return fabric.launch(_Work(function, args))
 

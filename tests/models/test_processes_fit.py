@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import st_concepts as stc
+from st_concepts.models import _runtime
 from st_concepts.models._runtime import Plan
 
 pytest.importorskip("lightning_fabric")
@@ -94,6 +95,13 @@ def test_what_fabric_refuses_is_said() -> None:
         model.fit(device="cpu", strategy="nonsense")
     with pytest.raises(ValueError, match="precision='7-bit'"):
         model.fit(device="cpu", precision="7-bit")
+
+
+def test_several_processes_are_not_for_notebooks(monkeypatch) -> None:
+    monkeypatch.setattr(_runtime, "in_notebook", lambda: True)
+    model = stc.SpotVAE(stc.datasets.simulated_bulb(n_obs=60, n_vars=110, seed=0), n_latent=3)
+    with pytest.raises(ValueError, match="several processes are for scripts, not notebooks"):
+        model.fit(device="cpu", devices=2)
 
 
 def test_one_of_many_processes_is_told(monkeypatch) -> None:
