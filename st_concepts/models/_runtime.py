@@ -106,8 +106,8 @@ class Plan:
         if in_notebook() and (self.num_nodes > 1 or (isinstance(self.devices, int) and self.devices > 1)):
             # Fabric would fork the kernel, whose threads are then dead in the other processes: they hang
             raise ValueError(
-                f"devices={self.devices}, num_nodes={self.num_nodes}: several processes are for scripts, not notebooks. "
-                "Fit in a script, save the model and load it here."
+                f"devices={self.devices}, num_nodes={self.num_nodes}: several processes are for scripts, not "
+                "notebooks. Fit in a script, save the model and load it here."
             )
         fabric = self._fabric()
         return fabric.launch(_Work(function, args))
