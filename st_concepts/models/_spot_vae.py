@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
+from st_concepts.io._rows import in_memory
 from st_concepts.models import _checkpoint
 from st_concepts.models._fit import FitOptions, fit_module
 from st_concepts.models._fit_state import Checkpoints
@@ -211,6 +212,11 @@ class SpotVAE(NotebookRepr, SpotEncoder):
         svd_start = c["init"] == "svd"
         plan = Plan(as_device(device), devices, num_nodes, strategy, precision)
         source = self._source()
+        if "spawn" in strategy and not in_memory(source.X):
+            raise ValueError(
+                f"strategy={strategy!r} sends the counts to the other processes, but they are on the disk. Use "
+                "strategy='ddp' in a script, or load them: adata.to_memory()."
+            )
         n_obs = source.X.shape[0]
         if batch_size is None:
             batch_size = 32 if n_obs < _MANY else _MANY_BATCH

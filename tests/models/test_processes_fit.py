@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pytest
 import torch
@@ -102,6 +103,13 @@ def test_several_processes_are_not_for_notebooks(monkeypatch) -> None:
     model = stc.SpotVAE(stc.datasets.simulated_bulb(n_obs=60, n_vars=110, seed=0), n_latent=3)
     with pytest.raises(ValueError, match="several processes are for scripts, not notebooks"):
         model.fit(device="cpu", devices=2)
+
+
+def test_counts_on_the_disk_are_not_sent(tmp_path) -> None:
+    stc.datasets.simulated_bulb(n_obs=60, n_vars=110, seed=0).write_h5ad(tmp_path / "a.h5ad")
+    model = stc.SpotVAE(ad.read_h5ad(tmp_path / "a.h5ad", backed="r"), n_latent=3)
+    with pytest.raises(ValueError, match=r"on the disk\. Use strategy='ddp'"):
+        model.fit(device="cpu", devices=2, strategy="ddp_spawn")
 
 
 def test_one_of_many_processes_is_told(monkeypatch) -> None:
