@@ -90,32 +90,6 @@ def read_rows(X: Any, rows: slice) -> sp.csr_matrix:
     return as_csr(X[first:last] if in_memory(X) else read_slice(X, slice(first, max(first, last))))
 
 
-def iter_blocks(X: Any, blocks: Iterable[slice]) -> Iterator[tuple[slice, sp.csr_matrix]]:
-    """Slices of rows in the order given, each read while the one before is used; for shuffling by blocks.
-
-    Parameters
-    ----------
-    X
-        As in `iter_rows`.
-    blocks
-        Slices of step 1. On the disk, a slice costs the chunks that it touches.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> [(b.start, x.sum()) for b, x in iter_blocks(np.eye(5), [slice(4, 5), slice(0, 2)])]
-    [(4, 1.0), (0, 2.0)]
-    """
-    if sp.issparse(X) and X.format == "csc":
-        X = X.tocsr()
-    found = ((rows, read_rows(X, rows)) for rows in blocks)
-    if in_memory(X):
-        yield from found
-        return
-    with closing(read_ahead(found)) as ready:
-        yield from ready
-
-
 def _recut(blocks: Iterable[sp.csr_matrix], span: slice, batch_size: int) -> Iterator[tuple[slice, sp.csr_matrix]]:
     """Batches of equal size from consecutive blocks of any size."""
     at, parts, missing = span.start, [], min(batch_size, span.stop - span.start)

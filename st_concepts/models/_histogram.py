@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,17 +136,6 @@ class HistogramBuilder:
         keys, inverse = np.unique(np.concatenate([k for k, _ in self._large]), return_inverse=True)
         times = np.concatenate([t for _, t in self._large])
         return keys, np.bincount(inverse, weights=times, minlength=len(keys)).astype(np.int64)
-
-    def shared(
-        self,
-        all_sum: Callable[..., list[np.ndarray]],
-        all_gather: Callable[[np.ndarray], list[np.ndarray]],
-    ) -> None:
-        """Take in what the other processes counted."""
-        small, n = all_sum(self._small.astype(np.float64), np.array([float(self.n_obs)]))
-        self._small, self.n_obs = small.round().astype(np.int64), round(float(n[0]))
-        keys, times = self._merged()
-        self._large = list(zip(all_gather(keys), all_gather(times), strict=True))
 
     def finish(self) -> CountHistogram:
         """The histogram of everything added."""

@@ -59,12 +59,6 @@ class SparseRows:
         """Number of rows."""
         return len(self.offsets) - 1
 
-    def dense(self) -> torch.Tensor:
-        """The same as a dense tensor."""
-        out = torch.zeros(self.n_rows, self.n_columns, dtype=self.values.dtype, device=self.values.device)
-        out[self.rows(), self.indices.long()] = self.values
-        return out
-
     def rows(self) -> torch.Tensor:
         """Row of each nonzero, int64."""
         return row_numbers(self.offsets, len(self.indices))

@@ -23,6 +23,7 @@ from st_concepts.io._rows import iter_rows, read_rows
 from st_concepts.models._features import sizes
 from st_concepts.models._histogram import CountHistogram, HistogramBuilder
 from st_concepts.models._spot_rows import SpotRows, concatenate
+from st_concepts.models._thin import second_part, with_values
 from st_concepts.models._validate import check_block
 
 BLOCK = 1000  # rows read together; anndata's own dask chunks have as many
@@ -139,11 +140,11 @@ class SpotData:
             judged = self._judged_in(rows)
             if self.fraction > 0:
                 some = raw[judged]
-                second = rng.binomial(some.data.astype(np.int64), self.fraction).astype(np.float32)
+                second = second_part(some.data, self.fraction, rng)
                 values.append(second)
                 lengths.append(np.diff(some.indptr))
                 part = self._thinned(rows, raw, second)
-                held.append(_without_zeros(some, second)[self._used[rows][judged]])
+                held.append(with_values(some, second)[self._used[rows][judged]])
             else:
                 part = self._thinned(rows, raw, None)
             builder.add(part.csr("counts"))
@@ -183,7 +184,7 @@ class SpotData:
             judged = np.repeat(self._judged_in(rows), np.diff(raw.indptr))
             left = raw.data.copy()
             left[judged] -= held
-            raw = _without_zeros(raw, left)
+            raw = with_values(raw, left)
         size = sizes(raw)
         used = self._used[rows] = size > 0
         codes = None if self.source.codes is None else self.source.codes[rows][used]
@@ -247,10 +248,3 @@ def _batches(rows: SpotRows, order: np.ndarray, batch_size: int, skip: int) -> I
         part = rows.take(order[start : start + step])
         for first in range(0, part.n, batch_size):
             yield part.cut(first, min(first + batch_size, part.n))
-
-
-def _without_zeros(pattern: sp.csr_matrix, values: np.ndarray) -> sp.csr_matrix:
-    """CSR with the pattern of one matrix and other values, zeros taken out."""
-    out = sp.csr_matrix((values.copy(), pattern.indices.copy(), pattern.indptr.copy()), shape=pattern.shape)
-    out.eliminate_zeros()
-    return out

@@ -19,10 +19,18 @@ def thin(counts: sp.csr_matrix, fraction: float, seed: int) -> tuple[sp.csr_matr
     array([[3., 0.],
            [5., 2.]], dtype=float32)
     """
-    second = np.random.default_rng(seed).binomial(counts.data.astype(np.int64), fraction)
-    parts = []
-    for data in (counts.data - second, second):
-        part = sp.csr_matrix((data.astype(np.float32), counts.indices.copy(), counts.indptr.copy()), counts.shape)
-        part.eliminate_zeros()
-        parts.append(part)
-    return parts[0], parts[1]
+    second = second_part(counts.data, fraction, np.random.default_rng(seed))
+    return with_values(counts, counts.data - second), with_values(counts, second)
+
+
+def second_part(values: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Molecules of each count that go to the second part, float32."""
+    return rng.binomial(values.astype(np.int64), fraction).astype(np.float32)
+
+
+def with_values(pattern: sp.csr_matrix, values: np.ndarray) -> sp.csr_matrix:
+    """float32 CSR with the pattern of one matrix and other values, zeros taken out; ``values`` stay as they are."""
+    parts = (values.astype(np.float32), pattern.indices.copy(), pattern.indptr.copy())
+    out = sp.csr_matrix(parts, shape=pattern.shape)
+    out.eliminate_zeros()
+    return out

@@ -48,26 +48,6 @@ def expression(adata: AnnData, layer: str | None, target_sum: float) -> tuple[sp
     return log_normalize(counts, target_sum), counts
 
 
-def log_fold_changes(x: sp.csr_matrix, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """log2 ratio of mean normalised expression inside over outside, float64 ``(n_concepts, n_vars)``.
-
-    One count spread over all spots is added on both sides, so that genes seen on one side only stay finite.
-
-    Parameters
-    ----------
-    x
-        log1p-normalised, CSR.
-    inside, outside
-        Boolean ``(n_obs, n_concepts)``.
-    """
-    linear = sp.csr_matrix((np.expm1(x.data.astype(np.float64)), x.indices, x.indptr), shape=x.shape)
-    eps = 1.0 / x.shape[0]
-    means = [
-        np.asarray((side.astype(np.float64) / np.maximum(side.sum(0), 1)).T @ linear) for side in (inside, outside)
-    ]
-    return np.log2((means[0] + eps) / (means[1] + eps))
-
-
 @dataclass(frozen=True)
 class Expression:
     """Log-normalised expression that is read in batches, never held; with several processes each reads its share.
@@ -163,9 +143,10 @@ class SideSums:
             total += sp.csr_matrix((values, x.indices, x.indptr), shape=x.shape).T @ sides
 
     def result(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """As `log_fold_changes`, and the share of spots inside and outside in which a gene is seen.
+        """log2 ratio of mean normalised expression inside over outside; share of spots of each side that see a gene.
 
-        Each float64 ``(n_concepts, n_vars)``.
+        One count spread over all spots is added on both sides of the ratio, so that genes seen on one side only stay
+        finite. Each float64 ``(n_concepts, n_vars)``.
         """
         linear, seen = all_sum(self.linear, self.seen)
         size = np.maximum(self.sides.sum(0), 1)

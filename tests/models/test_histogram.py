@@ -53,7 +53,7 @@ def test_derivatives_in_theta_are_those_of_log_gamma(high) -> None:
     torch.testing.assert_close(got[1], second, rtol=1e-7, atol=1e-9)
 
 
-def test_blocks_add_up_and_so_do_processes() -> None:
+def test_blocks_add_up() -> None:
     counts = _counts(3, 100.0, n=30)
     whole = CountHistogram.of(_csr(counts))
     builder = HistogramBuilder(6)
