@@ -14,7 +14,8 @@ import st_concepts as stc
 PACKAGE = Path(stc.__file__).parent
 # who may import whom: a module sees those of lower level, and its own
 LEVELS = [
-    {"_keys", "_processes", "_progress"},
+    {"_keys", "_processes", "_progress", "_files"},
+    {"_counts"},
     {"io", "stats"},
     {"datasets", "models"},
     {"concepts"},

@@ -1,0 +1,1 @@
+"""Where an AnnData is read: columns of ``obs``, sections, positions."""
