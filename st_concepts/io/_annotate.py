@@ -1,9 +1,9 @@
-"""Layers from where people draw them: spreadsheets, Loupe Browser, QuPath, napari, SpatialData."""
+"""Layers from where people draw them: spreadsheets, Loupe Browser, QuPath, napari, Xenium Explorer, SpatialData."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -15,20 +15,21 @@ from anndata import AnnData
 from st_concepts._keys import KEYS
 from st_concepts._progress import get_logger
 
-from ._annotate_shapes import Overlap, is_napari, read_napari, read_shapes, spots_in
-from ._annotate_table import read_barcodes
+from ._annotate_kind import DRAWING_KINDS, drawing_files, drawing_kind
+from ._annotate_shapes import Overlap, plane_of, read_shapes, spots_in
+from ._annotate_table import match_barcodes, read_barcodes
 from ._annotation import match_labels
 from ._annotation import read_annotation as read_st_annotation
 from ._geojson import Region, read_geojson
-from ._platforms import existing, zarr_kind
+from ._napari import read_napari
+from ._platforms import existing
 from ._spots import mostly_spot_names, parse_spot_names
+from ._xenium_selection import XENIUM_PIXEL, read_selection, selected_cells, selection_regions
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 logger = get_logger("io")
-
-_KINDS = ("barcodes", "geojson", "napari", "spatialdata")
 
 
 def read_annotation(
@@ -53,23 +54,28 @@ def read_annotation(
     adata
         The section. Polygons need ``obsm["spatial"]``.
     path
-        A table of barcode and label (CSV or TSV, the export of Loupe Browser included); GeoJSON of QuPath; a napari
-        shapes layer saved as CSV, or a folder of them, one a layer; a SpatialData store or object with shapes.
+        A table of barcode and label (CSV or TSV, the export of Loupe Browser included); GeoJSON of QuPath, GeoPandas
+        and others; a napari shapes layer saved as CSV, or a folder of them, one a layer; selections of Xenium Explorer
+        as CSV (coordinates or cells), or a folder of them; a SpatialData store or object with shapes.
     key
         Column of ``adata.obs`` to write.
     kind
-        ``"barcodes"``, ``"geojson"``, ``"napari"`` or ``"spatialdata"``; by default it is detected.
+        ``"barcodes"``, ``"geojson"``, ``"napari"``, ``"xenium"`` or ``"spatialdata"``; by default it is detected.
     column
-        Column with the label, of a table with several or of SpatialData shapes.
+        Column with the label, of a table with several or of SpatialData shapes; property of the GeoJSON features. By
+        default a GeoJSON label is the classification of QuPath (of derived classes the names joined, ``"Tumor:
+        Positive"``), or where there is none the property called as ``key``, else ``layer``, ``label``, ``class``,
+        ``annotation``, ``region`` or ``name``.
     element
         Name of the SpatialData shapes; by default the only ones.
     coordinate_system
         Of SpatialData; by default ``"global"``, else the first.
     label
-        Label of the shapes of a napari layer without a column for it; by default the name of the file.
+        Label of the shapes of a napari layer without a column for it, or of a Xenium selection without names for each;
+        by default the name of the selection, else of the file.
     scale
         Pixels of the image that was drawn on per unit of ``obsm["spatial"]``; ``"hires"`` or ``"lowres"`` for those
-        images of ``uns["spatial"]``. 1 for the full-resolution image.
+        images of ``uns["spatial"]``. 1 for the full-resolution image. Selections of Xenium Explorer are in micrometres.
     overlap
         For a spot in polygons of different labels: ``"smallest"`` takes the smallest polygon (an outline within
         another), ``"none"`` leaves the spot unlabelled, ``"error"`` raises.
@@ -115,21 +121,23 @@ def read_annotation(
     >>> (adata.obs["again"].astype(str) == adata.obs["layer"].astype(str)).all()
     np.True_
     """
-    if kind is not None and kind not in _KINDS:
-        raise ValueError(f"kind={kind!r} is unknown; use {', '.join(map(repr, _KINDS))}.")
+    if kind is not None and kind not in DRAWING_KINDS:
+        raise ValueError(f"kind={kind!r} is unknown; use {', '.join(map(repr, DRAWING_KINDS))}.")
     if overlap not in get_args(Overlap):
         raise ValueError(f"overlap={overlap!r} is unknown; use {', '.join(map(repr, get_args(Overlap)))}.")
     is_path = isinstance(path, (str, PathLike))
     where = str(path) if is_path else "The SpatialData"
     source = existing(path) if isinstance(path, (str, PathLike)) else path
-    kind = kind or (_kind(source) if isinstance(source, Path) else "spatialdata")
+    kind = kind or (drawing_kind(source) if isinstance(source, Path) else "spatialdata")
     if kind == "barcodes":
         labels, order, remarks = _from_table(adata, Path(where).expanduser(), key, column)
+    elif kind == "xenium":
+        labels, order, remarks = _from_selections(adata, Path(where).expanduser(), label, column, scale, overlap)
     else:
         if kind == "geojson":
-            regions, remarks = read_geojson(Path(where).expanduser())
+            regions, remarks = read_geojson(Path(where).expanduser(), key=key, column=column)
         elif kind == "napari":
-            regions, remarks = _napari(Path(where).expanduser(), label)
+            regions, remarks = _napari(Path(where).expanduser(), label, column)
         else:
             regions, remarks = _shapes(source, element, column, coordinate_system)
         points, frames = _points(adata, scale)
@@ -152,24 +160,6 @@ def read_annotation(
     return out if copy else None
 
 
-def _kind(path: Path) -> str:
-    if path.is_dir():
-        if zarr_kind(path) == "spatialdata":
-            return "spatialdata"
-        if any(path.glob("*.csv")):
-            return "napari"
-        raise ValueError(f"{path} is a folder without CSV files of napari, and no SpatialData store.")
-    name = path.name.lower().removesuffix(".gz")
-    if name.endswith((".geojson", ".json")):
-        return "geojson"
-    with path.open("rb") as handle:
-        head = handle.read(2048).lstrip(b"\xef\xbb\xbf \r\n\t")
-    if head[:1] in (b"{", b"["):
-        return "geojson"
-    first = head.split(b"\n", 1)[0].decode("utf-8", "replace")
-    return "napari" if is_napari(first.split(",")) else "barcodes"
-
-
 def _from_table(adata: AnnData, path: Path, key: str, column: str | None) -> tuple[np.ndarray, list[str], list[str]]:
     try:
         return read_barcodes(path, adata.obs_names, key=key, column=column)
@@ -185,13 +175,41 @@ def _from_table(adata: AnnData, path: Path, key: str, column: str | None) -> tup
             raise error from second
 
 
-def _napari(path: Path, label: str | None) -> tuple[list[Region], list[str]]:
+def _from_selections(
+    adata: AnnData, path: Path, label: str | None, column: str | None, scale: float | str, overlap: Overlap
+) -> tuple[np.ndarray, list[str], list[str]]:
+    files = [read_selection(file) for file in (drawing_files(path) if path.is_dir() else [path])]
+    of_cells = [file.cells is not None for file in files]
+    if any(of_cells) and not all(of_cells):
+        # a folder may hold both exports of the same selections
+        files = [file for file, yes in zip(files, of_cells, strict=True) if yes]
+    if any(of_cells):
+        labels, order, remarks = selected_cells(
+            files,
+            lambda table: match_barcodes(adata.obs_names, table, path),
+            label=label,
+            column=column,
+            overlap=overlap,
+        )
+    else:
+        regions, remarks = selection_regions(files, label, column)
+        points, frames = _points(adata, scale)
+        # the spots may be in pixels of the instrument
+        frames |= {XENIUM_PIXEL: XENIUM_PIXEL / (float(scale) if not isinstance(scale, str) else 1.0)}
+        labels, order, more = spots_in(regions, points, overlap=overlap, where=str(path), frames=frames)
+        remarks += more
+    if any(of_cells) and not all(of_cells):
+        remarks.append("the files of cells are used, those of coordinates are not")
+    return labels, order, remarks
+
+
+def _napari(path: Path, label: str | None, column: str | None) -> tuple[list[Region], list[str]]:
     if not path.is_dir():
-        return read_napari(path, label)
+        return read_napari(path, label, column)
     regions: list[Region] = []
     remarks: list[str] = []
-    for file in sorted(path.glob("*.csv")):
-        more, said = read_napari(file, None)
+    for file in drawing_files(path):
+        more, said = read_napari(file, None, column)
         regions += more
         remarks += [f"{file.name}: {text}" for text in said]
     return regions, remarks
@@ -207,19 +225,15 @@ def _shapes(
     return read_shapes(source, element, column, system)
 
 
-def _points(adata: AnnData, scale: float | str) -> tuple[np.ndarray, dict[str, float]]:
+def _points(adata: AnnData, scale: float | str) -> tuple[np.ndarray, dict[str | float, float]]:
     """Spots in the frame of the drawing, and the scales of the images relative to it."""
     if KEYS.SPATIAL not in adata.obsm:
         raise KeyError(
             f"adata.obsm[{KEYS.SPATIAL!r}] is missing: polygons are matched by the coordinates of the spots, in pixels "
             "of the image that was drawn on."
         )
-    points = np.asarray(adata.obsm[KEYS.SPATIAL], dtype=np.float64)[:, :2]
-    scales: dict[str, float] = {}
-    for entry in adata.uns.get(KEYS.SPATIAL, {}).values():
-        for name, factor in (entry.get("scalefactors", {}) if hasattr(entry, "get") else {}).items():
-            if name.startswith("tissue_") and name.endswith("_scalef"):
-                scales[name[len("tissue_") : -len("_scalef")]] = float(factor)
+    points = plane_of(adata.obsm[KEYS.SPATIAL])
+    scales = _image_scales(adata.uns.get(KEYS.SPATIAL))
     if isinstance(scale, str):
         if scale not in scales:
             raise ValueError(
@@ -231,6 +245,23 @@ def _points(adata: AnnData, scale: float | str) -> tuple[np.ndarray, dict[str, f
         if not factor > 0 or not np.isfinite(factor):
             raise ValueError(f"scale={scale!r} must be a positive number, 'hires' or 'lowres'.")
     return points * factor, {name: value / factor for name, value in scales.items()}
+
+
+def _image_scales(stored: object) -> dict[str, float]:
+    """Scale factors of the images by name; what is no scale factor is passed over."""
+    scales: dict[str, float] = {}
+    for entry in stored.values() if isinstance(stored, Mapping) else ():
+        factors = entry.get("scalefactors") if isinstance(entry, Mapping) else None
+        for name, factor in factors.items() if isinstance(factors, Mapping) else ():
+            if not (isinstance(name, str) and name.startswith("tissue_") and name.endswith("_scalef")):
+                continue
+            try:
+                value = float(factor)
+            except (TypeError, ValueError):
+                continue
+            if value > 0 and np.isfinite(value):
+                scales[name[len("tissue_") : -len("_scalef")]] = value
+    return scales
 
 
 def _categorical(labels: np.ndarray, order: list[str], categories: Sequence[str] | None, where: str) -> pd.Categorical:

@@ -1,25 +1,24 @@
-"""Spots by point in polygon, and polygons from napari and SpatialData."""
+"""Spots by point in polygon, and polygons from SpatialData."""
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ._geojson import Region, area_of
+from ._geojson import Region
+from ._geojson_geometry import area_of
+from ._geojson_label import as_label
+from ._napari import LABEL_COLUMNS
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 Overlap = Literal["smallest", "error", "none"]
-_NAPARI = ("index", "shape-type", "vertex-index")
-_LABEL_COLUMNS = ("label", "classification", "class", "name", "annotation", "region", "layer")
 
 
 def spots_in(
-    regions: list[Region], points: np.ndarray, *, overlap: Overlap, where: str, frames: dict[str, float]
+    regions: list[Region], points: np.ndarray, *, overlap: Overlap, where: str, frames: dict[str | float, float]
 ) -> tuple[np.ndarray, list[str], list[str]]:
     """Label of each spot whose centre is in a polygon or on its edge.
 
@@ -35,7 +34,7 @@ def spots_in(
     where
         Name of the annotation, for messages.
     frames
-        Other scales that the polygons could be in, by name, to be named in the error.
+        Other scales that the polygons could be in, by name or number, to be named in the error.
 
     Returns
     -------
@@ -60,12 +59,16 @@ def spots_in(
     if len(named) < len(regions):
         remarks.append(f"{len(regions) - len(named)} polygons without a class are ignored")
     finite = np.isfinite(points).all(1)
+    if not finite.any():
+        raise ValueError(f"{where}: none of the {len(points)} spots has finite coordinates in obsm['spatial'].")
+    if not finite.all():
+        remarks.append(f"{int((~finite).sum())} spots without finite coordinates get no label")
     tree = shapely.STRtree(shapely.points(np.where(finite[:, None], points, 0.0)))
     # the edge counts as inside: neighbouring outlines share it
     polygon, spot = tree.query([r.shape for r in named], predicate="intersects")
     polygon, spot = polygon[finite[spot]], spot[finite[spot]]
     if not spot.size:
-        raise ValueError(_wrong_frame(named, points, where, frames))
+        raise ValueError(_wrong_frame(named, points[finite], where, frames))
     area = np.array([r.shape.area for r in named])
     best = np.full(len(points), -1)
     by_size = np.argsort(-area[polygon], kind="stable")
@@ -92,75 +95,47 @@ def spots_in(
     return labels, order, remarks
 
 
+def plane_of(stored: Any) -> np.ndarray:
+    """``obsm["spatial"]`` as float64 ``(n_obs, 2)``.
+
+    Raises
+    ------
+    ValueError
+        It has other than numbers, or fewer than two columns.
+    """
+    try:
+        points = np.asarray(stored, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError("obsm['spatial'] holds something that is no number.") from None
+    if points.ndim != 2 or points.shape[1] < 2:
+        raise ValueError(f"obsm['spatial'] has the shape {points.shape}; two columns, x and y, are needed.")
+    return points[:, :2]
+
+
 def _box(low: np.ndarray, high: np.ndarray) -> str:
     return f"x {low[0]:.6g}..{high[0]:.6g}, y {low[1]:.6g}..{high[1]:.6g}"
 
 
-def _wrong_frame(regions: list[Region], points: np.ndarray, where: str, frames: dict[str, float]) -> str:
+def _wrong_frame(regions: list[Region], points: np.ndarray, where: str, frames: dict[str | float, float]) -> str:
     import shapely
 
     bounds = np.array(shapely.total_bounds([r.shape for r in regions]))
     text = (
         f"{where}: no polygon touches any spot. The polygons span {_box(bounds[:2], bounds[2:])}, the spots "
-        f"{_box(np.nanmin(points, axis=0), np.nanmax(points, axis=0))}. "
+        f"{_box(points.min(axis=0), points.max(axis=0))}. "
     )
     everything = shapely.union_all([r.shape for r in regions])
     shapely.prepare(everything)
     for name, factor in frames.items():
         if shapely.intersects_xy(everything, *(points * factor).T).any():
-            return text + f"They fit if scale={name!r} is given: they were drawn on that image."
+            return text + f"They fit if scale={name!r} is given: they were drawn on that image or in that unit."
     if shapely.intersects_xy(everything, points[:, 1], points[:, 0]).any():
         return text + "They fit if x and y are swapped: correct that in the file."
+    if shapely.intersects_xy(everything, points[:, 0], -points[:, 1]).any():
+        return text + "They fit if y is counted downwards: change its sign in the file."
     return (
         text + "They were drawn on another image or in another unit; give scale= (their pixels per unit of the spots)."
     )
-
-
-def is_napari(header: list[str]) -> bool:
-    """Whether a CSV has the columns of a napari shapes layer."""
-    return {"shape-type", "vertex-index"} <= {h.strip() for h in header}
-
-
-def read_napari(path: Path, label: str | None) -> tuple[list[Region], list[str]]:
-    """Shapes of a napari layer saved as CSV; such a file has no labels, so they come from a column or the file name."""
-    with path.open(encoding="utf-8-sig", newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    axes = sorted((c for c in (rows[0] if rows else {}) if c and c.startswith("axis-")), key=lambda c: int(c[5:]))
-    if not rows or len(axes) < 2 or not set(_NAPARI) <= set(rows[0]):
-        raise ValueError(
-            f"{path}: not a napari shapes layer; expected columns index, shape-type, vertex-index, axis-0, .."
-        )
-    column = next((c for c in _LABEL_COLUMNS if c in rows[0]), None)
-    shapes: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
-        shapes.setdefault(row["index"], []).append(row)
-    regions, lines = [], 0
-    for corners in shapes.values():
-        try:
-            # napari counts axes as rows, columns
-            xy = np.array([[float(c[axes[-1]]), float(c[axes[-2]])] for c in corners])
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: a vertex is not a number ({error}).") from None
-        made = _napari_shape(corners[0]["shape-type"], xy)
-        if made is None:
-            lines += 1
-        else:
-            regions.append(Region(corners[0][column] if column else label or path.stem, made))
-    if not regions:
-        raise ValueError(f"{path}: no polygons, rectangles or ellipses.")
-    return regions, [f"{lines} lines and paths are no areas to label spots by and are left out"] if lines else []
-
-
-def _napari_shape(kind: str, xy: np.ndarray) -> Any | None:
-    import shapely
-
-    if kind not in ("polygon", "rectangle", "ellipse") or len(xy) < 3:
-        return None
-    if kind == "ellipse":
-        # the four corners of the box around it, which may be rotated
-        angle = np.linspace(0, 2 * np.pi, 181)[:-1, None]
-        xy = xy.mean(0) + np.cos(angle) * (xy[1] - xy[0]) / 2 + np.sin(angle) * (xy[3] - xy[0]) / 2
-    return area_of(shapely.Polygon(xy))
 
 
 def read_shapes(
@@ -180,7 +155,7 @@ def read_shapes(
         raise ValueError(f"element= names the shapes with the layers, {what}; there are: {', '.join(names) or 'none'}.")
     frame = sdata.shapes[element]
     usable = [c for c in frame.columns if c not in ("geometry", "radius")]
-    column = column or next((c for c in _LABEL_COLUMNS if c in usable), usable[0] if len(usable) == 1 else None)
+    column = column or next((c for c in LABEL_COLUMNS if c in usable), usable[0] if len(usable) == 1 else None)
     if column not in usable:
         raise ValueError(
             f"column= names the label of each shape of {element!r}; there are: {', '.join(usable) or 'none'}."
@@ -190,7 +165,7 @@ def read_shapes(
     shapes = moved.geometry.buffer(moved["radius"]) if "radius" in moved else moved.geometry
     values = frame[column]
     regions = [
-        Region(None if missing else str(value), made)
+        Region(None if missing else as_label(value) or str(value), made)
         for value, missing, shape in zip(values, values.isna(), shapes, strict=True)
         if (made := area_of(shape)) is not None
     ]

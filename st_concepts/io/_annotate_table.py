@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,19 @@ def read_barcodes(
         label = None if value.lower() in _MISSING else value
         if table.setdefault(spot, label) != label:
             raise ValueError(f"{path}: {spot!r} has two labels, {table[spot]!r} and {label!r}; remove one of them.")
+    found, remarks = match_barcodes(names, table, path)
+    order = list(dict.fromkeys(v for v in table.values() if v is not None))
+    return found, order, remarks
+
+
+def match_barcodes(names: pd.Index, table: Mapping[str, str | None], path: Path) -> tuple[np.ndarray, list[str]]:
+    """Labels of the spots called ``names`` from those of barcodes, and a remark on barcodes without a spot.
+
+    Raises
+    ------
+    ValueError
+        No barcode is a spot.
+    """
     found, matched = _match(names, table)
     if not matched:
         raise ValueError(
@@ -68,8 +81,7 @@ def read_barcodes(
     lost = [spot for spot in table if spot not in matched]
     if lost:
         remarks.append(f"{len(lost)} of {len(table)} barcodes are not in the data (first: {lost[0]!r})")
-    order = list(dict.fromkeys(v for v in table.values() if v is not None))
-    return found, order, remarks
+    return found, remarks
 
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -113,7 +125,7 @@ def _label_column(path: Path, header: list[str], spots_at: int, *, key: str, col
     raise ValueError(f"{path}: which column holds the labels? Choose with column=: {', '.join(usable)}.")
 
 
-def _match(names: pd.Index, table: dict[str, str | None]) -> tuple[np.ndarray, set[str]]:
+def _match(names: pd.Index, table: Mapping[str, str | None]) -> tuple[np.ndarray, set[str]]:
     """Exactly, else without the lane suffix where that leaves names distinct."""
     out, matched = _lookup(list(names), {spot: spot for spot in table}, table)
     if matched:
@@ -125,7 +137,9 @@ def _match(names: pd.Index, table: dict[str, str | None]) -> tuple[np.ndarray, s
     return out, matched
 
 
-def _lookup(names: Sequence[str], spots: dict[str, str], table: dict[str, str | None]) -> tuple[np.ndarray, set[str]]:
+def _lookup(
+    names: Sequence[str], spots: dict[str, str], table: Mapping[str, str | None]
+) -> tuple[np.ndarray, set[str]]:
     out = np.array([None] * len(names), dtype=object)
     matched = set()
     for i, name in enumerate(names):

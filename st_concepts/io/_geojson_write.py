@@ -14,6 +14,9 @@ from anndata import AnnData
 
 from st_concepts._keys import KEYS
 
+from ._annotate_shapes import plane_of
+from ._geojson_label import LABEL_KEY, no_text
+
 
 def write_annotation(
     adata: AnnData, path: str | PathLike[str], key: str = "layer", *, scale: float = 1.0, reach: float = 0.75
@@ -38,12 +41,14 @@ def write_annotation(
     KeyError
         No such column, no coordinates.
     ValueError
-        No spot has a label; two spots with different labels are at the same place.
+        No spot has a label; a label that is blank, or the same text as another; a labelled spot without finite
+        coordinates; two spots with different labels at the same place.
 
     Notes
     -----
     The outline of a layer is the union of the Voronoi cells of its spots, cut off ``reach`` pitches from them, so each
-    spot is inside of its own layer and of no other.
+    spot is inside of its own layer and of no other. The label is stored as the class, and once more as metadata, as
+    QuPath rewrites colons and ignores a class that ends in a star.
 
     Examples
     --------
@@ -57,13 +62,15 @@ def write_annotation(
         raise KeyError(f"{key!r} is not a column of adata.obs (it has: {have}).")
     if KEYS.SPATIAL not in adata.obsm:
         raise KeyError(f"adata.obsm[{KEYS.SPATIAL!r}] is missing: outlines need the coordinates of the spots.")
-    if not scale > 0 or not reach > 0:
-        raise ValueError(f"scale={scale} and reach={reach} must be positive.")
+    if not 0 < scale < np.inf or not 0 < reach < np.inf:
+        raise ValueError(f"scale={scale} and reach={reach} must be positive and finite.")
     labels = adata.obs[key].astype("category").cat.remove_unused_categories()
     if not labels.notna().any():
         raise ValueError(f"adata.obs[{key!r}] has no label.")
-    points = np.asarray(adata.obsm[KEYS.SPATIAL], dtype=np.float64)[:, :2] * scale
+    _check_names(list(labels.cat.categories), key)
+    points = plane_of(adata.obsm[KEYS.SPATIAL]) * scale
     codes = labels.cat.codes.to_numpy()
+    points, codes = _placed(points, codes, key)
     cells, owner = _cells(points, reach)
     _check_places(codes, owner, key)
     stored = adata.uns.get(f"{key}_colors")
@@ -80,6 +87,27 @@ def write_annotation(
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check_names(names: list[Any], key: str) -> None:
+    texts = [str(name) for name in names]
+    twice = [text for text in dict.fromkeys(texts) if texts.count(text) > 1]
+    if twice:
+        raise ValueError(f"adata.obs[{key!r}] has labels that differ in type only, {twice[0]!r}; rename one of them.")
+    bad = next((text for text in texts if not text.strip() or no_text(text)), None)
+    if bad is not None:
+        raise ValueError(f"adata.obs[{key!r}] has the label {bad!a}, which no drawing can hold; rename it.")
+
+
+def _placed(points: np.ndarray, codes: np.ndarray, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Spots with coordinates; one without that has a label would be lost."""
+    finite = np.isfinite(points).all(1)
+    if lost := int((~finite & (codes >= 0)).sum()):
+        raise ValueError(
+            f"{lost} spots with a label in obs[{key!r}] have no finite coordinates in obsm['spatial'] and could not be "
+            "drawn; correct the coordinates, or remove these spots."
+        )
+    return points[finite], codes[finite]
 
 
 def _cells(points: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
@@ -123,13 +151,14 @@ def _feature(name: str, shape: Any, color: str | None) -> dict[str, Any]:
 
     classification: dict[str, Any] = {"name": name}
     if color is not None:
-        from matplotlib.colors import to_rgb
+        from matplotlib.colors import is_color_like, to_rgb
 
-        classification["color"] = [round(255 * c) for c in to_rgb(color)]
+        if is_color_like(color):
+            classification["color"] = [round(255 * c) for c in to_rgb(color)]
     return {
         "type": "Feature",
         # the same layer drawn the same way has the same id
         "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{name}{shape.wkt}")),
         "geometry": json.loads(shapely.to_geojson(shape)),
-        "properties": {"objectType": "annotation", "classification": classification},
+        "properties": {"objectType": "annotation", "classification": classification, "metadata": {LABEL_KEY: name}},
     }
