@@ -16,7 +16,7 @@ from st_concepts._keys import KEYS
 from st_concepts._progress import get_logger
 
 from ._annotate_kind import DRAWING_KINDS, drawing_files, drawing_kind
-from ._annotate_shapes import Overlap, plane_of, read_shapes, spots_in
+from ._annotate_shapes import Overlap, plane_of, read_shapes, spots_in, stacked
 from ._annotate_table import match_barcodes, read_barcodes
 from ._annotation import match_labels
 from ._annotation import read_annotation as read_st_annotation
@@ -143,6 +143,8 @@ def read_annotation(
         points, frames = _points(adata, scale)
         labels, order, more = spots_in(regions, points, overlap=overlap, where=where, frames=frames)
         remarks += more
+    if kind != "barcodes":
+        remarks += stacked(adata, pd.notna(labels))
     values = _categorical(labels, order, categories, where)
     for remark in remarks:
         warnings.warn(f"{where}: {remark}.", UserWarning, stacklevel=2)
@@ -195,7 +197,8 @@ def _from_selections(
         regions, remarks = selection_regions(files, label, column)
         points, frames = _points(adata, scale)
         # the spots may be in pixels of the instrument
-        frames |= {XENIUM_PIXEL: XENIUM_PIXEL / (float(scale) if not isinstance(scale, str) else 1.0)}
+        if not isinstance(scale, str):
+            frames |= {XENIUM_PIXEL: XENIUM_PIXEL / float(scale)}
         labels, order, more = spots_in(regions, points, overlap=overlap, where=str(path), frames=frames)
         remarks += more
     if any(of_cells) and not all(of_cells):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ._drawn_text import encoding_of, read_head
@@ -27,6 +28,8 @@ _OTHERS = (
     (b"%PDF", "a PDF"),
     (b"version https://git-lfs", "a pointer of Git LFS (git lfs pull fetches the file itself)"),
 )
+# not "<NA>", which a table may begin with
+_MARKUP = re.compile(r"<(?!na>)[?!a-z]", re.IGNORECASE)
 _READ = (
     "a table of barcode and label (CSV), GeoJSON (QuPath: File > Export objects as GeoJSON; drawings of ImageJ can be "
     "opened in QuPath), a napari shapes layer (CSV), selections of Xenium Explorer (CSV), SpatialData (.zarr)"
@@ -53,7 +56,7 @@ def drawing_kind(path: Path) -> str:
     if head.startswith(b"PK\x03\x04"):
         raise ValueError(_refusal(path, "an Excel workbook" if name.endswith((".xlsx", ".xlsm")) else "a zip file"))
     text = head.decode(encoding_of(head), "replace").lstrip("\ufeff \r\n\t\x1e")
-    if text.startswith("<"):
+    if _MARKUP.match(text):
         raise ValueError(_refusal(path, "XML" if not text.lower().startswith(("<!doctype html", "<html")) else "HTML"))
     if name.endswith((".geojson", ".json", ".geojsonl", ".ndjson")) or text.startswith(("{", "[")):
         return "geojson"

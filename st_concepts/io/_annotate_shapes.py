@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from st_concepts._keys import KEYS
+
 from ._geojson import Region
 from ._geojson_geometry import area_of
-from ._geojson_label import as_label
+from ._geojson_label import as_label, no_text
 from ._napari import LABEL_COLUMNS
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from spatialdata import SpatialData
+
+_SECTION_COLUMNS = (KEYS.BATCH, "library_id", "sample")
 
 Overlap = Literal["smallest", "error", "none"]
 
@@ -58,6 +63,8 @@ def spots_in(
         raise ValueError(f"{where}: none of its {len(regions)} polygons has a class or a name; set one for each layer.")
     if len(named) < len(regions):
         remarks.append(f"{len(regions) - len(named)} polygons without a class are ignored")
+    if (bad := next((r.label for r in named if r.label is not None and no_text(r.label)), None)) is not None:
+        raise ValueError(f"{where}: the label {bad[:60]!a} has a character that is no text; correct it in the file.")
     finite = np.isfinite(points).all(1)
     if not finite.any():
         raise ValueError(f"{where}: none of the {len(points)} spots has finite coordinates in obsm['spatial'].")
@@ -110,6 +117,33 @@ def plane_of(stored: Any) -> np.ndarray:
     if points.ndim != 2 or points.shape[1] < 2:
         raise ValueError(f"obsm['spatial'] has the shape {points.shape}; two columns, x and y, are needed.")
     return points[:, :2]
+
+
+def stacked(adata: AnnData, labelled: np.ndarray) -> list[str]:
+    """A remark where one drawing labels spots of several sections that lie over each other."""
+    if KEYS.SPATIAL not in adata.obsm:
+        return []
+    column = next((c for c in _SECTION_COLUMNS if c in adata.obs and adata.obs[c].nunique() > 1), None)
+    if column is None:
+        return []
+    points = plane_of(adata.obsm[KEYS.SPATIAL])
+    usable = np.isfinite(points).all(1)
+    boxes = {
+        str(name): (points[rows].min(0), points[rows].max(0))
+        for name, index in adata.obs.groupby(column, observed=True).indices.items()
+        if labelled[rows := index[usable[index]]].any()
+    }
+    names = list(boxes)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            low, high = np.maximum(boxes[one][0], boxes[other][0]), np.minimum(boxes[one][1], boxes[other][1])
+            smaller = min(float(np.prod(b[1] - b[0])) for b in (boxes[one], boxes[other]))
+            if (high > low).all() and np.prod(high - low) > 0.5 * smaller:
+                return [
+                    f"spots of several sections that lie over each other are labelled ({column}: {one}, {other}); "
+                    "if the drawing is of one of them, read it into that section alone"
+                ]
+    return []
 
 
 def _box(low: np.ndarray, high: np.ndarray) -> str:
@@ -165,10 +199,11 @@ def read_shapes(
     shapes = moved.geometry.buffer(moved["radius"]) if "radius" in moved else moved.geometry
     values = frame[column]
     regions = [
-        Region(None if missing else as_label(value) or str(value), made)
+        Region(None if missing else as_label(value) or str(value).strip() or None, made)
         for value, missing, shape in zip(values, values.isna(), shapes, strict=True)
         if (made := area_of(shape)) is not None
     ]
     if not regions:
         raise ValueError(f"The shapes {element!r} hold no polygons.")
-    return regions, []
+    lost = len(frame) - len(regions)
+    return regions, [f"{lost} shapes of {element!r} without an area are left out"] if lost else []

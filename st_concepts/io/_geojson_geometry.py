@@ -51,21 +51,30 @@ def areas_in(geometry: Any) -> tuple[Any | None, Counter[str]]:
 
 
 def area_of(shape: Any) -> Any | None:
-    """The polygons of a geometry, made valid (QuPath allows outlines that cross themselves); `None` without any."""
+    """The polygons of a geometry, made valid (QuPath allows outlines that cross themselves); `None` without any.
+
+    Raises
+    ------
+    ValueError
+        It cannot be made valid.
+    """
     import shapely
 
     if shape is None:
         return None
-    flat, waiting = [], [shapely.make_valid(shape)]
-    while waiting:
-        part = waiting.pop()
-        if shapely.get_type_id(part) == shapely.GeometryType.POLYGON:
-            flat.append(part)
-        elif hasattr(part, "geoms"):
-            waiting.extend(part.geoms)
-    if not flat or not sum(p.area for p in flat) > 0:
-        return None
-    return flat[0] if len(flat) == 1 else shapely.unary_union(flat)
+    try:
+        flat, waiting = [], [shapely.make_valid(shape)]
+        while waiting:
+            part = waiting.pop()
+            if shapely.get_type_id(part) == shapely.GeometryType.POLYGON:
+                flat.append(part)
+            elif hasattr(part, "geoms"):
+                waiting.extend(part.geoms)
+        if not flat or not sum(p.area for p in flat) > 0:
+            return None
+        return flat[0] if len(flat) == 1 else shapely.unary_union(flat)
+    except shapely.errors.GEOSException as error:
+        raise ValueError(f"its outline cannot be repaired: {' '.join(str(error).split())}") from None
 
 
 def corners_of(xy: np.ndarray) -> np.ndarray | None:
@@ -80,7 +89,12 @@ def corners_of(xy: np.ndarray) -> np.ndarray | None:
         raise ValueError("a coordinate is not finite")
     if xy.size and np.abs(xy).max() > _LARGEST:
         raise ValueError(f"a coordinate is larger than {_LARGEST:g}")
-    return xy if len(np.unique(xy, axis=0)) >= 3 else None
+    distinct: set[tuple[float, float]] = set()
+    for x, y in xy:
+        distinct.add((float(x), float(y)))
+        if len(distinct) == 3:
+            return xy
+    return None
 
 
 def _polygon(rings: Any, left: Counter[str]) -> Any | None:

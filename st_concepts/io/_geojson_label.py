@@ -32,13 +32,7 @@ def labels_of(properties: Sequence[dict[str, Any]], *, key: str | None, column: 
     ValueError
         No such property; its values are no labels; no property is called like a label, but there are others.
     """
-    labels = _from_column(properties, column, where) if column is not None else _found(properties, key, where)
-    for i, value in enumerate(labels.values):
-        if value is not None and no_text(value):
-            raise ValueError(
-                f"{where}: the label of polygon {i + 1}, {ascii(value)[:60]}, has a character that is no text."
-            )
-    return labels
+    return _from_column(properties, column, where) if column is not None else _found(properties, key, where)
 
 
 def _found(properties: Sequence[dict[str, Any]], key: str | None, where: str) -> Labels:

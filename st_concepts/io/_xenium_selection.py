@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,8 @@ XENIUM_PIXEL = 0.2125
 _SELECTION, _X, _Y, _CLASS = "Selection", "X", "Y", "Class"
 _CELL = ("Cell ID", "cell_id", "Cell_ID", "CellID")
 _NO_CLASS = ("", "Unclassified")
+
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE)
 
 Matcher = Callable[[dict[str, str]], tuple[np.ndarray, list[str]]]
 
@@ -45,8 +49,11 @@ def is_selection(head: str) -> bool:
     """Whether a text begins as Xenium Explorer writes a selection."""
     lines = [line.strip().strip('"') for line in head.splitlines() if line.strip()]
     first = lines[0].replace('"', "") if lines else ""
-    fields = [f.strip() for f in first.replace(";", ",").split(",")]
-    return first.lower().startswith("#selection") or fields[:3] == [_SELECTION, _X, _Y] or fields == [_X, _Y]
+    fields = [_fields(line) for line in [first, *lines[1:2]]]
+    if first.lower().startswith("#selection") or fields[0][:3] == [_SELECTION, _X, _Y]:
+        return True
+    # without the lines of comment; a table of other things may have an X and a Y too
+    return fields[0] == [_X, _Y] and len(fields) == 2 and all(_NUMBER.fullmatch(f) for f in fields[1])
 
 
 def read_selection(path: Path) -> Selection:
@@ -62,12 +69,13 @@ def read_selection(path: Path) -> Selection:
     while lines and (not lines[0].strip(' ,;\t\r\n"') or lines[0].lstrip(' "').startswith("#")):
         # a spreadsheet pads short lines with commas and quotes what holds one
         comments.append(lines.pop(0).strip().rstrip(",;\t").strip('" '))
-    selection = Selection(path, _name(comments), table_rows("".join(lines), path))
+    selection = Selection(path, _comment(comments, "selection name"), table_rows("".join(lines), path))
     if not {_X, _Y} <= set(selection.columns) and selection.cells is None:
         raise ValueError(
             f"{path}: not a selection of Xenium Explorer; expected the columns X, Y (its coordinates) or Cell ID (its "
             f"cells), found: {', '.join(selection.columns)[:200] or 'no rows'}."
         )
+    _check_names(selection, _comment(comments, "selection names"))
     return selection
 
 
@@ -82,6 +90,7 @@ def selection_regions(
         A coordinate is not a finite number; no such column; no area in the files.
     """
     regions: list[Region] = []
+    remarks = _shared_names(selections, label, column)
     degenerate, classes = 0, False
     for file in selections:
         _check_column(file, column)
@@ -96,7 +105,8 @@ def selection_regions(
                 degenerate += 1
             else:
                 regions.append(Region(_label(file, rows[0], label, column), made))
-    remarks = [f"{degenerate} {DEGENERATE} are no areas to label spots by and are left out"] if degenerate else []
+    if degenerate:
+        remarks.append(f"{degenerate} {DEGENERATE} are no areas to label spots by and are left out")
     if not regions:
         raise ValueError(f"{selections[0].path}: no selection with an area" + "".join(f" ({r})" for r in remarks) + ".")
     if classes and column is None:
@@ -143,19 +153,40 @@ def selected_cells(
                 continue
         table[str(cell)] = min(names, key=lambda name: size[name])
     labels, remarks = match(table)
+    remarks = [*remarks, *_shared_names(selections, label, column)]
     if several:
         what = "take that of the smallest" if overlap == "smallest" else "get no label"
         remarks = [*remarks, f"{several} cells are in selections of different labels and {what}"]
     return labels, order, remarks
 
 
-def _name(comments: list[str]) -> str | None:
+def _fields(line: str) -> list[str]:
+    return [f.strip() for f in line.replace(";", ",").replace("\t", ",").split(",")]
+
+
+def _shared_names(selections: Sequence[Selection], label: str | None, column: str | None) -> list[str]:
+    """A remark on a name that several files give to their selection, as those of Xenium Explorer begin at 1 anew."""
+    if column is not None or label is not None:
+        return []
+    found = Counter(name for file in selections for name in {_label(file, row, None, None) for row in file.rows})
+    return [f"{name!r} is the selection of {n} files, which become one label" for name, n in found.items() if n > 1]
+
+
+def _comment(comments: list[str], wanted: str) -> str | None:
     for line in comments:
         title, colon, value = line.lstrip("# ").partition(":")
-        # the title of several is in the plural; a name may hold a comma
-        if colon and title.strip().lower() == "selection name":
+        if colon and title.strip().lower() == wanted:
             return value.strip() or None
     return None
+
+
+def _check_names(selection: Selection, listed: str | None) -> None:
+    """Two selections of one name cannot be told apart in the column; a name may hold a comma, so they are compared."""
+    names = list(dict.fromkeys(row[_SELECTION] for row in selection.rows if row.get(_SELECTION)))
+    counted = Counter(name.strip() for name in (listed or "").split(","))
+    twice = [name for name in names if counted[name] > 1]
+    if twice and ", ".join(names) != listed:
+        raise ValueError(f"{selection.path}: two selections are called {twice[0]!r}; rename one in Xenium Explorer.")
 
 
 def _label(file: Selection, row: dict[str, str], label: str | None, column: str | None) -> str | None:
