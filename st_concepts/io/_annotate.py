@@ -187,11 +187,7 @@ def _from_selections(
         files = [file for file, yes in zip(files, of_cells, strict=True) if yes]
     if any(of_cells):
         labels, order, remarks = selected_cells(
-            files,
-            lambda table: match_barcodes(adata.obs_names, table, path),
-            label=label,
-            column=column,
-            overlap=overlap,
+            files, lambda table: _match_cells(adata, table, path), label=label, column=column, overlap=overlap
         )
     else:
         regions, remarks = selection_regions(files, label, column)
@@ -204,6 +200,10 @@ def _from_selections(
     if any(of_cells) and not all(of_cells):
         remarks.append("the files of cells are used, those of coordinates are not")
     return labels, order, remarks
+
+
+def _match_cells(adata: AnnData, table: dict[str, str], path: Path) -> tuple[np.ndarray, list[str]]:
+    return match_barcodes(adata.obs_names, table, path)
 
 
 def _napari(path: Path, label: str | None, column: str | None) -> tuple[list[Region], list[str]]:
