@@ -71,8 +71,8 @@ def read_annotation(
     coordinate_system
         Of SpatialData; by default ``"global"``, else the first.
     label
-        Label of the shapes of a napari layer without a column for it, or of a Xenium selection without names for each;
-        by default the name of the selection, else of the file.
+        Label of the shapes of a napari layer without a column for it, of a Xenium selection without names for each (by
+        default the name of the selection, else of the file), and of GeoJSON outlines without one.
     scale
         Pixels of the image that was drawn on per unit of ``obsm["spatial"]``; ``"hires"`` or ``"lowres"`` for those
         images of ``uns["spatial"]``. 1 for the full-resolution image. Selections of Xenium Explorer are in micrometres.
@@ -135,7 +135,7 @@ def read_annotation(
         labels, order, remarks = _from_selections(adata, Path(where).expanduser(), label, column, scale, overlap)
     else:
         if kind == "geojson":
-            regions, remarks = read_geojson(Path(where).expanduser(), key=key, column=column)
+            regions, remarks = read_geojson(Path(where).expanduser(), key=key, column=column, label=label)
         elif kind == "napari":
             regions, remarks = _napari(Path(where).expanduser(), label, column)
         else:

@@ -76,6 +76,7 @@ def spots_in(
     polygon, spot = polygon[finite[spot]], spot[finite[spot]]
     if not spot.size:
         raise ValueError(_wrong_frame(named, points[finite], where, frames))
+    remarks += _likelier_frame(named, points[finite], len(np.unique(spot)), frames)
     area = np.array([r.shape.area for r in named])
     best = np.full(len(points), -1)
     by_size = np.argsort(-area[polygon], kind="stable")
@@ -117,6 +118,23 @@ def plane_of(stored: Any) -> np.ndarray:
     if points.ndim != 2 or points.shape[1] < 2:
         raise ValueError(f"obsm['spatial'] has the shape {points.shape}; two columns, x and y, are needed.")
     return points[:, :2]
+
+
+def _likelier_frame(regions: list[Region], points: np.ndarray, hit: int, frames: dict[str | float, float]) -> list[str]:
+    """A remark where few spots are in an outline, but many would be if it was drawn on a reduced image."""
+    import shapely
+
+    if hit > 0.1 * len(points) or not frames:
+        return []
+    everything = shapely.union_all([r.shape for r in regions])
+    shapely.prepare(everything)
+    for name, factor in frames.items():
+        if factor != 1 and (n := int(shapely.intersects_xy(everything, *(points * factor).T).sum())) >= 5 * hit:
+            return [
+                f"only {hit} of {len(points)} spots are in an outline, with scale={name!r} it would be {n}; give that "
+                "if the outlines were drawn on that image or in that unit"
+            ]
+    return []
 
 
 def stacked(adata: AnnData, labelled: np.ndarray) -> list[str]:

@@ -40,12 +40,14 @@ class _Drawn(NamedTuple):
     shape: Any
 
 
-def read_geojson(path: Path, *, key: str | None = None, column: str | None = None) -> tuple[list[Region], list[str]]:
+def read_geojson(
+    path: Path, *, key: str | None = None, column: str | None = None, label: str | None = None
+) -> tuple[list[Region], list[str]]:
     """Areas of a GeoJSON file in its own coordinates, and remarks on what was left out.
 
     Read are a collection, a list of features, a single feature, a bare geometry, and one of these a line. The label is
     the property ``column``, else the classification of QuPath, else a property that is called like a label
-    (`labels_of`). Cells, detections, tiles, cores of an array and the root of QuPath are no annotations; points and
+    (`labels_of`), else ``label``. Cells, detections, tiles, cores of an array and the root of QuPath are no annotations; points and
     lines have no area; classes that QuPath ignores (``Ignore*``) are no layers.
 
     Raises
@@ -60,7 +62,7 @@ def read_geojson(path: Path, *, key: str | None = None, column: str | None = Non
         remarks.append(f"the outlines lie in {len(planes)} planes (z, t) and are used as if in one")
     if not drawn:
         raise ValueError(f"{path}: no polygons" + (f" ({'; '.join(remarks)})." if remarks else "."))
-    labels = labels_of([d.properties for d in drawn], key=key, column=column, where=str(path))
+    labels = labels_of([d.properties for d in drawn], key=key, column=column, label=label, where=str(path))
     regions = [
         Region(value, d.shape)
         for d, value, ignored in zip(drawn, labels.values, labels.ignored, strict=True)

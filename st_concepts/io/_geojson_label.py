@@ -21,21 +21,27 @@ class Labels(NamedTuple):
     remarks: list[str]
 
 
-def labels_of(properties: Sequence[dict[str, Any]], *, key: str | None, column: str | None, where: str) -> Labels:
+def labels_of(
+    properties: Sequence[dict[str, Any]], *, key: str | None, column: str | None, label: str | None, where: str
+) -> Labels:
     """Labels from ``column`` if given, else the classification of QuPath, else a property that is called like one.
 
     An outline without a class in a file with classes is labelled by its ``name``. Without any class the property is
-    ``key``, else the first of ``layer``, ``label``, ``class``, ``annotation``, ``region``, ``name``.
+    ``key``, else the first of ``layer``, ``label``, ``class``, ``annotation``, ``region``, ``name``. What has none of these is ``label``.
 
     Raises
     ------
     ValueError
         No such property; its values are no labels; no property is called like a label, but there are others.
     """
-    return _from_column(properties, column, where) if column is not None else _found(properties, key, where)
+    if column is not None:
+        labels = _from_column(properties, column, where)
+    else:
+        labels = _found(properties, key, label, where)
+    return labels._replace(values=[label if value is None else value for value in labels.values])
 
 
-def _found(properties: Sequence[dict[str, Any]], key: str | None, where: str) -> Labels:
+def _found(properties: Sequence[dict[str, Any]], key: str | None, label: str | None, where: str) -> Labels:
     found = [_class_name(p.get("classification"), p) for p in properties]
     if any(name is not None for name in found):
         remarks = []
@@ -50,7 +56,7 @@ def _found(properties: Sequence[dict[str, Any]], key: str | None, where: str) ->
     chosen = _called_like_a_label(properties, key)
     if chosen is None:
         others = _usable(properties)
-        if others:
+        if others and label is None:
             raise ValueError(
                 f"{where}: none of its {len(properties)} polygons has a class or a name; choose the property with the "
                 f"labels with column=: {_listed(properties, others)}."
@@ -133,7 +139,10 @@ def _from_column(properties: Sequence[dict[str, Any]], column: str, where: str) 
         if isinstance(stored, bool):
             values.append(str(stored))
             continue
-        label = _class_name(stored, own) if column == "classification" else _class_name(stored, {})
+        if column == "classification":
+            label = _class_name(stored, own)
+        else:
+            label = None if isinstance(stored, list) else _class_name(stored, {})
         if label is None and stored is not None and stored not in ("", [], {}) and not _blank(stored):
             raise ValueError(
                 f"{where}: the property {column!r} of polygon {i + 1} is {_shown(stored)}, which is no label; "

@@ -283,6 +283,10 @@ def test_properties_as_geopandas_writes_them(tmp_path: Path) -> None:
         read(tmp_path / "b.geojson", column="no")
     with pytest.raises(ValueError, match=r"'area' of polygon 1 is 3.5, which is no label"):
         read(tmp_path / "b.geojson", column="area")
+    stored = feature(polygon(LEFT), {"measurements": [{"name": "Area", "value": 1.5}], "size": {"x": 1}})
+    for column in ("measurements", "size"):
+        with pytest.raises(ValueError, match="which is no label"):
+            read(save(tmp_path / "d.geojson", stored), column=column)
     # a gap makes whole numbers of a table fractional
     frame["cluster"] = [1, None]
     save(tmp_path / "c.geojson", frame.to_json())
@@ -298,6 +302,16 @@ def test_a_property_that_is_called_like_a_label(tmp_path: Path) -> None:
     adata = section()
     stc.io.read_annotation(adata, path, key="name")
     assert set(adata.obs["name"]) == {"aa", "bb"}
+
+
+def test_outlines_without_any_label(tmp_path: Path) -> None:
+    for stored in (polygon(LEFT), feature(polygon(LEFT)), feature(polygon(LEFT), {"area": 3.5})):
+        path = save(tmp_path / "a.geojson", stored)
+        with pytest.raises(ValueError, match="none of its 1 polygons has a class or a name"):
+            read(path)
+        assert read(path, label="tumour") == ({"tumour": 50}, "")
+    both = [feature(polygon(LEFT), classed("a")), feature(polygon(RIGHT), {"objectType": "annotation"})]
+    assert read(save(tmp_path / "a.geojson", both), label="rest") == ({"a": 50, "rest": 50}, "")
 
 
 # napari
@@ -507,6 +521,16 @@ def test_one_drawing_on_sections_over_each_other(tmp_path: Path) -> None:
     assert "several sections that lie over each other are labelled (section: s1, s2)" in said
     both.obsm["spatial"][100:, 0] += 1000
     assert read(path, both) == ({"a": 50}, "")
+
+
+def test_an_outline_of_a_reduced_image_that_touches_spots_by_chance(tmp_path: Path) -> None:
+    adata = section()
+    adata.uns["spatial"] = {"s": {"images": {}, "scalefactors": {"tissue_hires_scalef": 0.1}}}
+    path = save(tmp_path / "a.geojson", feature(polygon((-1, -1, 4.1, 9.1)), classed("a")))
+    counts, said = read(path, adata)
+    assert counts == {"a": 1}
+    assert "only 1 of 100 spots are in an outline, with scale='hires' it would be 50" in said
+    assert read(path, adata, scale="hires") == ({"a": 50}, "")
 
 
 def test_y_counted_upwards(tmp_path: Path) -> None:
