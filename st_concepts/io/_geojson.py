@@ -47,8 +47,8 @@ def read_geojson(
 
     Read are a collection, a list of features, a single feature, a bare geometry, and one of these a line. The label is
     the property ``column``, else the classification of QuPath, else a property that is called like a label
-    (`labels_of`), else ``label``. Cells, detections, tiles, cores of an array and the root of QuPath are no annotations; points and
-    lines have no area; classes that QuPath ignores (``Ignore*``) are no layers.
+    (`labels_of`), else ``label``. Cells, detections, tiles, cores of an array and the root of QuPath are no
+    annotations; points and lines have no area; classes that QuPath ignores (``Ignore*``) are no layers.
 
     Raises
     ------

@@ -27,17 +27,15 @@ def labels_of(
     """Labels from ``column`` if given, else the classification of QuPath, else a property that is called like one.
 
     An outline without a class in a file with classes is labelled by its ``name``. Without any class the property is
-    ``key``, else the first of ``layer``, ``label``, ``class``, ``annotation``, ``region``, ``name``. What has none of these is ``label``.
+    ``key``, else the first of ``layer``, ``label``, ``class``, ``annotation``, ``region``, ``name``. What has none of
+    these is ``label``.
 
     Raises
     ------
     ValueError
         No such property; its values are no labels; no property is called like a label, but there are others.
     """
-    if column is not None:
-        labels = _from_column(properties, column, where)
-    else:
-        labels = _found(properties, key, label, where)
+    labels = _from_column(properties, column, where) if column is not None else _found(properties, key, label, where)
     return labels._replace(values=[label if value is None else value for value in labels.values])
 
 
