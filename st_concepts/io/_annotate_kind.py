@@ -67,18 +67,24 @@ def drawing_kind(path: Path) -> str:
 
 
 def drawing_files(path: Path) -> list[Path]:
-    """The tables of a folder, without hidden ones."""
-    return sorted(f for f in path.iterdir() if f.name.lower().endswith((".csv", ".csv.gz")) and f.name[0] != ".")
+    """The tables of a folder, without hidden ones.
 
-
-def _folder_kind(path: Path) -> str:
-    files = drawing_files(path)
+    Raises
+    ------
+    ValueError
+        There are none.
+    """
+    files = sorted(f for f in path.iterdir() if f.name.lower().endswith((".csv", ".csv.gz")) and f.name[0] != ".")
     if not files:
         raise ValueError(
             f"{path} is a folder without CSV files of napari or Xenium Explorer, and no SpatialData store; name one "
             "file."
         )
-    kinds = {drawing_kind(file): file.name for file in reversed(files)}
+    return files
+
+
+def _folder_kind(path: Path) -> str:
+    kinds = {drawing_kind(file): file.name for file in reversed(drawing_files(path))}
     if len(kinds) > 1 or not set(kinds) <= {"napari", "xenium"}:
         found = ", ".join(f"{name} ({kind})" for kind, name in kinds.items())
         raise ValueError(

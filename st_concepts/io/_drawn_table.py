@@ -74,3 +74,22 @@ def corners(rows: list[dict[str, str]], x: str, y: str, where: str) -> np.ndarra
         return corners_of(xy)
     except ValueError as error:
         raise ValueError(f"{where}: {error}; correct or remove the shape.") from None
+
+
+def one_value(rows: list[dict[str, str]], column: str, where: str) -> str | None:
+    """What the rows of an outline have in a column, `None` where that is nothing; it may stand in one of them only.
+
+    Raises
+    ------
+    ValueError
+        They differ.
+    """
+    values = list(dict.fromkeys(row[column] for row in rows if row[column]))
+    if len(values) > 1:
+        raise ValueError(f"{where}: its corners have different values in {column}, {values[0]!r} and {values[1]!r}.")
+    return values[0] if values else None
+
+
+def stem(path: Path) -> str:
+    """Name of a file without its ending, and without that of its packing."""
+    return Path(path.name.removesuffix(".gz")).stem

@@ -97,8 +97,12 @@ def _class_name(stored: Any, properties: dict[str, Any]) -> str | None:
         if own is not None:
             names.insert(0, own)
         stored = stored.get("parentClass")
+    # no object: a class as text or as a list of names, or a parent that is written so
+    first = _joined(stored) if isinstance(stored, list) else as_label(stored)
     if not names:
-        return _joined(stored) if isinstance(stored, list) else as_label(stored)
+        return first
+    if first is not None:
+        names.insert(0, first)
     name = names[-1]
     above = ": ".join(names[:-1])
     # some write the whole name beside the parents

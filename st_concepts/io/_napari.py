@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._drawn_table import corners, read_table
+from ._drawn_table import corners, one_value, read_table, stem
 from ._geojson import Region
 from ._geojson_geometry import DEGENERATE, area_of
 
@@ -53,7 +53,7 @@ def read_napari(path: Path, label: str | None, column: str | None = None) -> tup
         elif xy is None or (made := _shape(kind, xy)) is None:
             degenerate += 1
         else:
-            regions.append(Region((vertices[0][column] or None) if column else label or _stem(path), made))
+            regions.append(Region(one_value(vertices, column, where) if column else label or stem(path), made))
     remarks = [f"{lines} lines and paths are no areas to label spots by and are left out"] if lines else []
     if degenerate:
         remarks.append(f"{degenerate} {DEGENERATE} are no areas to label spots by and are left out")
@@ -64,10 +64,6 @@ def read_napari(path: Path, label: str | None, column: str | None = None) -> tup
     if len({tuple(row[a] for a in axes[:-2]) for row in rows}) > 1:
         remarks.append("the shapes lie in several planes and are used as if in one")
     return regions, remarks
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".csv")
 
 
 def _in_order(vertices: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ._drawn_table import corners, table_rows
+from ._drawn_table import corners, one_value, stem, table_rows
 from ._drawn_text import read_text
 from ._geojson import Region
 from ._geojson_geometry import DEGENERATE, area_of
@@ -98,7 +98,10 @@ def selection_regions(
         for row in file.rows:
             outlines.setdefault(row.get(_SELECTION), []).append(row)
         for number, (name, rows) in enumerate(outlines.items(), start=1):
-            xy = corners(rows, _X, _Y, f"{file.path}, selection {name or file.name or number}")
+            where = f"{file.path}, selection {name or file.name or number}"
+            xy = corners(rows, _X, _Y, where)
+            if column is not None:
+                one_value(rows, column, where)
             made = None if xy is None else _polygon(xy)
             classes = classes or rows[0].get(_CLASS, "") not in _NO_CLASS
             if made is None:
@@ -192,8 +195,7 @@ def _check_names(selection: Selection, listed: str | None) -> None:
 def _label(file: Selection, row: dict[str, str], label: str | None, column: str | None) -> str | None:
     if column is not None:
         return None if column == _CLASS and row[column] in _NO_CLASS else row[column] or None
-    stem = file.path.name.removesuffix(".gz").removesuffix(".csv")
-    return row.get(_SELECTION) or label or file.name or stem
+    return row.get(_SELECTION) or label or file.name or stem(file.path)
 
 
 def _check_column(file: Selection, column: str | None) -> None:

@@ -104,6 +104,7 @@ def test_the_stated_type_wins_over_the_id(tmp_path: Path) -> None:
         ({"name": "Positive", "parentClass": {"name": "Tumor", "colorRGB": -1}}, "Tumor: Positive"),
         ({"name": "C", "parentClass": {"name": "B", "parentClass": {"name": "A"}}}, "A: B: C"),
         ({"name": "Tumor: Positive", "parentClass": {"name": "Tumor"}}, "Tumor: Positive"),
+        ({"name": "Positive", "parentClass": "Tumor"}, "Tumor: Positive"),
         ({"names": ["Tumor", "Positive"], "color": [1, 2, 3]}, "Tumor: Positive"),
         (["Tumor", "Positive"], "Tumor: Positive"),
         ("Tumor", "Tumor"),
@@ -352,6 +353,7 @@ def test_napari_shapes_without_an_area(tmp_path: Path) -> None:
         napari(GOOD) + '1,"' + "x" * 200_000 + '",0,1,2\n',
         napari(GOOD) + '1,"polygon,0,1,2\n',
         napari(GOOD).replace("axis-1", "axis-x"),
+        HEADER.replace("\n", ",label\n") + "".join(f"0,polygon,{v},{v % 2},{v // 2},l{v}\n" for v in range(4)),
         napari(GOOD).replace("index,", "axis-0,", 1),
         HEADER,
     ],
@@ -467,6 +469,13 @@ def test_one_name_in_several_files_is_said(tmp_path: Path) -> None:
     counts, said = read(tmp_path)
     assert counts == {"Tumor é": 100}
     assert "'Tumor é' is the selection of 2 files" in said
+
+
+@pytest.mark.parametrize("kind", [None, "napari", "xenium"])
+def test_folders_without_tables(tmp_path: Path, kind: str | None) -> None:
+    save(tmp_path / "a.png", b"")
+    with pytest.raises(ValueError, match="is a folder without CSV files"):
+        read(tmp_path, kind=kind)
 
 
 def test_folders_of_several_programs(tmp_path: Path) -> None:
