@@ -14,13 +14,14 @@ from st_concepts.io._rows import in_memory
 from st_concepts.models import _checkpoint
 from st_concepts.models._fit import FitOptions, fit_module
 from st_concepts.models._fit_state import Checkpoints
+from st_concepts.models._headers import check_spot
 from st_concepts.models._repr import NotebookRepr
 from st_concepts.models._runtime import Plan, Runtime
 from st_concepts.models._sections import section_names
 from st_concepts.models._spot_data import Source, SpotData
 from st_concepts.models._spot_encoder import SpotEncoder, as_device
 from st_concepts.models._start import StartOptions, empty_module, start_module
-from st_concepts.models._validate import check_counts, check_var_names, count_matrix
+from st_concepts.models._validate import check_counts, count_matrix
 
 _MANY, _MANY_BATCH = 10_000, 128  # spots from which steps take more of them
 
@@ -281,20 +282,17 @@ class SpotVAE(NotebookRepr, SpotEncoder):
             No such file; not a model file, truncated, changed, or from a newer version.
         """
         state, header = _checkpoint.read(path, "SpotVAE")
+        check_spot(str(path), state, header)
         model = cls.__new__(cls)
         model._adata = None
         model._config = c = header["config"]
         model._var_names = pd.Index(header["var_names"])
-        check_var_names(model._var_names)
         keys = ("epoch", "train_loss", "validation_nll")
         model._history = [
             dict(zip(keys, [np.nan if v is None else v for v in r], strict=True)) for r in header["history"]
         ]
         module = empty_module(len(model._var_names), StartOptions.of(c))
-        try:
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"{str(path)!r} does not hold the weights that its header describes: {error}") from error
+        module.load_state_dict(state)
         model._module = module.to(as_device(device)).eval()
         model._fingerprint = None
         if model.fingerprint != header["fingerprint"]:
