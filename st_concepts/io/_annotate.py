@@ -19,6 +19,7 @@ from ._annotate_shapes import Overlap, is_napari, read_napari, read_shapes, spot
 from ._annotate_table import read_barcodes
 from ._annotation import match_labels
 from ._annotation import read_annotation as read_st_annotation
+from ._faults import clear_faults
 from ._geojson import Region, read_geojson
 from ._platforms import existing, zarr_kind
 from ._spots import mostly_spot_names, parse_spot_names
@@ -127,13 +128,13 @@ def read_annotation(
         labels, order, remarks = _from_table(adata, Path(where).expanduser(), key, column)
     else:
         if kind == "geojson":
-            regions, remarks = read_geojson(Path(where).expanduser())
+            regions, remarks = clear_faults(read_geojson)(Path(where).expanduser())
         elif kind == "napari":
             regions, remarks = _napari(Path(where).expanduser(), label)
         else:
             regions, remarks = _shapes(source, element, column, coordinate_system)
         points, frames = _points(adata, scale)
-        labels, order, more = spots_in(regions, points, overlap=overlap, where=where, frames=frames)
+        labels, order, more = clear_faults(spots_in)(regions, points, overlap=overlap, where=where, frames=frames)
         remarks += more
     values = _categorical(labels, order, categories, where)
     for remark in remarks:
@@ -152,6 +153,7 @@ def read_annotation(
     return out if copy else None
 
 
+@clear_faults
 def _kind(path: Path) -> str:
     if path.is_dir():
         if zarr_kind(path) == "spatialdata":
@@ -170,6 +172,7 @@ def _kind(path: Path) -> str:
     return "napari" if is_napari(first.split(",")) else "barcodes"
 
 
+@clear_faults
 def _from_table(adata: AnnData, path: Path, key: str, column: str | None) -> tuple[np.ndarray, list[str], list[str]]:
     try:
         return read_barcodes(path, adata.obs_names, key=key, column=column)
@@ -185,6 +188,7 @@ def _from_table(adata: AnnData, path: Path, key: str, column: str | None) -> tup
             raise error from second
 
 
+@clear_faults
 def _napari(path: Path, label: str | None) -> tuple[list[Region], list[str]]:
     if not path.is_dir():
         return read_napari(path, label)
@@ -197,6 +201,7 @@ def _napari(path: Path, label: str | None) -> tuple[list[Region], list[str]]:
     return regions, remarks
 
 
+@clear_faults
 def _shapes(
     source: Path | SpatialData, element: str | None, column: str | None, system: str | None
 ) -> tuple[list[Region], list[str]]:

@@ -14,6 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from st_concepts._counts.layers import layer_names
 from st_concepts.io._rows import iter_rows
 
 _CHUNK = 4096
@@ -34,7 +35,7 @@ def count_matrix(adata: AnnData, layer: str | None) -> Any:
             raise ValueError("adata.X is empty; name the layer that holds the raw counts: layer='counts'.")
         return adata.X
     if layer not in adata.layers:
-        have = ", ".join(repr(k) for k in adata.layers) or "none"
+        have = ", ".join(repr(k) for k in layer_names(adata)) or "none"
         raise KeyError(f"Layer {layer!r} is not in adata.layers (it has: {have}). Pass layer=None to use adata.X.")
     return adata.layers[layer]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from anndata import AnnData
 
+from st_concepts._counts.layers import layers_of
 from st_concepts.concepts._stream import (
     BATCH_SIZE,
     as_encoder,
@@ -40,7 +41,7 @@ def check_copy(adata: AnnData, copy: bool) -> None:
     """
     if not copy:
         return
-    held = [x for x in (adata.X, *adata.layers.values()) if x is not None]
+    held = [x for x in (adata.X, *layers_of(adata).values()) if x is not None]
     if adata.isbacked or not all(hasattr(x, "copy") for x in held):
         raise ValueError(
             "copy=True cannot copy an AnnData whose matrix stays on the disk. Leave copy out: results go into the "
