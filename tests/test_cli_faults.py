@@ -114,7 +114,8 @@ def test_a_traceback_that_cannot_be_kept(faulty, monkeypatch) -> None:
 
 def test_a_terminal_that_knows_ascii_only_and_one_that_has_gone(tmp_path) -> None:
     script = (
-        "from st_concepts.cli._errors import *\nany_text_can_be_said()\nsay('µm \\udcc3')\ncomplain('note', 'Ståhl')"
+        "from st_concepts.cli._errors import *\nany_text_can_be_said()\n"
+        r"say('\xb5m \udcc3'); complain('note', 'St\xe5hl')"
     )
     env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, check=True)

@@ -41,7 +41,7 @@ Stability = Annotated[
         "By default where the model is at hand and a fit takes a minute or less.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
 
 
 def _version(asked: bool) -> None:

@@ -86,7 +86,14 @@ class SpotVAE(NotebookRepr, SpotEncoder):
         for name, value in (("n_latent", n_latent), ("n_hidden", n_hidden), ("n_layers", n_layers)):
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1.")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed={seed} must be at least 0 and below 2**63.")
         summary = check_counts(adata, layer)
+        counted = int((summary.spot_totals > 0).sum())
+        if min(counted, adata.n_vars) < 2:
+            raise ValueError(
+                f"{counted} spots with counts and {adata.n_vars} genes are too few for any model: at least two of each are needed, and hundreds for a useful one."
+            )
         if min(adata.n_obs, adata.n_vars) <= n_latent:
             raise ValueError(
                 f"{adata.n_obs} spots and {adata.n_vars} genes are too few for n_latent={n_latent} latent dimensions; "
@@ -313,6 +320,12 @@ def _fit(
 ) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
     """Weights and history of a fit; what every process runs."""
     data = SpotData(source, fraction=fraction, seed=start.seed)
+    if data.n_obs < 2 or not data.sample.n:
+        raise ValueError(
+            f"{data.n_obs} of {source.X.shape[0]} spots have counts to train on, {data.sample.n} to judge the fit by; "
+            f"that is too few. Lower validation_fraction={fraction}, or remove spots without counts: "
+            "sc.pp.filter_cells(adata, min_counts=1)."
+        )
     checkpoints = None
     if checkpoint is not None:
         free = {"max_epochs", "patience", "progress"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from anndata import AnnData
 
 from st_concepts._counts.layers import layers_of
@@ -21,6 +23,7 @@ __all__ = [
     "BATCH_SIZE",
     "as_encoder",
     "check_copy",
+    "check_filled",
     "counts_layer",
     "embed_all",
     "embed_batch",
@@ -29,6 +32,13 @@ __all__ = [
     "scores",
     "stream",
 ]
+
+
+def check_filled(**given: Any) -> None:
+    """Raise `ValueError` where an argument was given that names nothing: ``genes={}``, ``groups=[]``."""
+    for name, value in given.items():
+        if value is not None and hasattr(value, "__len__") and len(value) == 0:
+            raise ValueError(f"{name} is empty: give at least one, or leave {name} out.")
 
 
 def check_copy(adata: AnnData, copy: bool) -> None:
