@@ -92,7 +92,8 @@ class SpotVAE(NotebookRepr, SpotEncoder):
         counted = int((summary.spot_totals > 0).sum())
         if min(counted, adata.n_vars) < 2:
             raise ValueError(
-                f"{counted} spots with counts and {adata.n_vars} genes are too few for any model: at least two of each are needed, and hundreds for a useful one."
+                f"{counted} spots with counts and {adata.n_vars} genes are too few for any model: at least two "
+                "of each are needed, and hundreds for a useful one."
             )
         if min(adata.n_obs, adata.n_vars) <= n_latent:
             raise ValueError(

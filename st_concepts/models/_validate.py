@@ -75,8 +75,8 @@ def check_block(block: sp.csr_matrix, names: pd.Index, where: str) -> None:
         i = np.flatnonzero(values > MOST)[0]
         raise ValueError(
             f"{where} holds values that are no counts: {values[i]:.4g} of gene {names[block.indices[i]]!r} in one "
-            f"spot, and more than {MOST:,} molecules are never counted. Raw counts are needed; name the layer that holds "
-            "them: layer='counts'."
+            f"spot, and more than {MOST:,} molecules are never counted. Raw counts are needed; name the layer that "
+            "holds them: layer='counts'."
         )
     bad = np.flatnonzero(values != np.round(values))
     if bad.size:
