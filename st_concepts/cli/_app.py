@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from st_concepts import __version__
-from st_concepts.cli._errors import EXPECTED, PROGRAM, complain, one_line, quiet_warnings, say
+from st_concepts.cli._errors import (
+    PROGRAM,
+    any_text_can_be_said,
+    complain,
+    foreseen,
+    one_line,
+    out_of_memory,
+    quiet_warnings,
+    say,
+    unforeseen_line,
+)
 
 app = typer.Typer(
     name=PROGRAM,
@@ -31,7 +41,7 @@ Stability = Annotated[
         "By default where the model is at hand and a fit takes a minute or less.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything random.")]
 
 
 def _version(asked: bool) -> None:
@@ -163,8 +173,9 @@ def datasets() -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: exit code 0, 2 for input that cannot be used (one line on stderr), 130 when interrupted.
 
-    Errors that our checks do not expect keep their traceback: they are bugs.
+    Errors that no check foresaw are bugs: one line, exit code 1, and the traceback in a file that the line names.
     """
+    any_text_can_be_said()
     quiet_warnings()
     sys.exit(_code(list(sys.argv[1:] if argv is None else argv)))
 
@@ -173,18 +184,35 @@ def _code(argv: list[str]) -> int:
     # typer's own way out prints a usage box; here every error is one line
     try:
         code = app(args=argv or ["--help"], prog_name=PROGRAM, standalone_mode=False)
-    except EXPECTED as error:
-        complain("error", one_line(error))
-        return 2
     except _ClickException as error:
         message = error.format_message()  # type: ignore[attr-defined]
         complain("error", " ".join(message.split()).rstrip(".") + _see_help(error))
         return 2
-    except typer.Abort:
+    except typer.Abort as error:
+        if isinstance(error.__cause__, EOFError):  # which typer takes for the end of what the user types
+            return _told(error.__cause__)
         code = 130
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        return 1  # who was to read it has gone
+    except Exception as error:  # noqa: BLE001 (the outermost place: nothing passes it as a traceback)
+        return _told(error)
     if code == 130:
         complain("error", "interrupted; no result was written.")
     return code if isinstance(code, int) else 0
+
+
+def _told(error: BaseException) -> int:
+    """Say what went wrong; the exit code."""
+    if out_of_memory(error):
+        complain("error", f"not enough memory ({one_line(error)}). Use a larger machine, or fewer spots or genes.")
+        return 1
+    if not foreseen(error):
+        complain("error", unforeseen_line(error))
+        return 1
+    complain("error", one_line(error))
+    return 2
 
 
 def _see_help(error: Exception) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts import get, pl, tl
+from st_concepts._counts.layers import layer_names
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts.cli._errors import say
 from st_concepts.concepts import read_concepts
@@ -62,7 +63,7 @@ def drop_results(adata: AnnData) -> list[str]:
         ("uns", (KEYS.CONCEPTS, KEYS.RANK, KEYS.SALIENCY)),
         ("obsm", (KEYS.LATENT, KEYS.SCORE, KEYS.MEMBERS)),
         ("varm", (KEYS.SALIENCY, KEYS.GRADIENT)),
-        ("layers", tuple(key for key in adata.layers if key.startswith(f"{KEYS.SALIENCY_MAP}_"))),
+        ("layers", tuple(key for key in layer_names(adata) if key.startswith(f"{KEYS.SALIENCY_MAP}_"))),
     ):
         store = getattr(adata, name)
         for slot in slots:

@@ -21,6 +21,7 @@ from st_concepts.cli._report import check_report
 from st_concepts.concepts import get_estimator
 from st_concepts.io._platforms import KINDS
 from st_concepts.models._validate import check_counts, count_matrix
+from st_concepts.tl._rank_genes import STATISTICS
 
 Null = Literal["moran", "permutation", "none"]
 
@@ -68,6 +69,8 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
         check_report("--report", files.report)
     if files.pictures is not None:
         check_target("--pictures", files.pictures, folder=True)
+    if settings.statistic not in STATISTICS:
+        raise UsageError(f"--statistic {settings.statistic} is unknown; use {' or '.join(STATISTICS)}.")
     get_method(settings.method)
     get_estimator(settings.estimator)
 

@@ -20,6 +20,7 @@ from ._annotate_shapes import Overlap, plane_of, read_shapes, spots_in, stacked
 from ._annotate_table import match_barcodes, read_barcodes
 from ._annotation import match_labels
 from ._annotation import read_annotation as read_st_annotation
+from ._faults import clear_faults
 from ._geojson import Region, read_geojson
 from ._napari import read_napari
 from ._platforms import existing
@@ -135,13 +136,13 @@ def read_annotation(
         labels, order, remarks = _from_selections(adata, Path(where).expanduser(), label, column, scale, overlap)
     else:
         if kind == "geojson":
-            regions, remarks = read_geojson(Path(where).expanduser(), key=key, column=column, label=label)
+            regions, remarks = clear_faults(read_geojson)(Path(where).expanduser(), key=key, column=column, label=label)
         elif kind == "napari":
             regions, remarks = _napari(Path(where).expanduser(), label, column)
         else:
             regions, remarks = _shapes(source, element, column, coordinate_system)
         points, frames = _points(adata, scale)
-        labels, order, more = spots_in(regions, points, overlap=overlap, where=where, frames=frames)
+        labels, order, more = clear_faults(spots_in)(regions, points, overlap=overlap, where=where, frames=frames)
         remarks += more
     if kind != "barcodes":
         remarks += stacked(adata, pd.notna(labels))
@@ -162,6 +163,7 @@ def read_annotation(
     return out if copy else None
 
 
+@clear_faults
 def _from_table(adata: AnnData, path: Path, key: str, column: str | None) -> tuple[np.ndarray, list[str], list[str]]:
     try:
         return read_barcodes(path, adata.obs_names, key=key, column=column)
@@ -177,6 +179,7 @@ def _from_table(adata: AnnData, path: Path, key: str, column: str | None) -> tup
             raise error from second
 
 
+@clear_faults
 def _from_selections(
     adata: AnnData, path: Path, label: str | None, column: str | None, scale: float | str, overlap: Overlap
 ) -> tuple[np.ndarray, list[str], list[str]]:
@@ -206,6 +209,7 @@ def _match_cells(adata: AnnData, table: dict[str, str], path: Path) -> tuple[np.
     return match_barcodes(adata.obs_names, table, path)
 
 
+@clear_faults
 def _napari(path: Path, label: str | None, column: str | None) -> tuple[list[Region], list[str]]:
     if not path.is_dir():
         return read_napari(path, label, column)
@@ -218,6 +222,7 @@ def _napari(path: Path, label: str | None, column: str | None) -> tuple[list[Reg
     return regions, remarks
 
 
+@clear_faults
 def _shapes(
     source: Path | SpatialData, element: str | None, column: str | None, system: str | None
 ) -> tuple[list[Region], list[str]]:

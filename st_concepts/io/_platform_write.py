@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.layers import layers_of
+
 from ._folder import make_folder
 from ._frames import as_frame, plain
 from ._platform_10x import others_warnings
@@ -101,7 +103,7 @@ def readable(adata: AnnData) -> AnnData:
         for value in frames[name].values():
             if isinstance(value, pd.DataFrame):
                 value.index = index
-    matrices = {name: dict(getattr(adata, name)) for name in ("layers", "obsp", "varp")}
+    matrices = {name: dict(getattr(adata, name)) for name in ("obsp", "varp")} | {"layers": layers_of(adata)}
     return AnnData(X=adata.X, obs=obs, var=var, uns=plain(dict(adata.uns)), **frames, **matrices)
 
 

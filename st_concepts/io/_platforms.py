@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from anndata import AnnData
 
+from st_concepts._counts.layers import layer_names
 from st_concepts._keys import KEYS
 from st_concepts._progress import get_logger
+
+from ._faults import ClearError, clear_faults, is_clear, reason
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -23,8 +27,6 @@ logger = get_logger("io")
 COUNTS_10X = "filtered_feature_bc_matrix.h5"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv")
-# what the readers of other libraries raise on a folder that is not what it seems
-_READER_ERRORS = (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, AssertionError, RuntimeError)
 
 
 class _Kind(NamedTuple):
@@ -113,19 +115,21 @@ def read(
         kwargs["bin_size"] = bin_size
     hint = f" Leave out kind={kind!r} to have the kind detected." if kind else ""
     try:
-        adata = _readers()[found](path, **kwargs)
+        return _finish(_readers()[found](path, **kwargs), path)
     except ClearError as error:
         raise ValueError(f"{error}{hint}") from None
-    except _READER_ERRORS as error:
-        if found == "st" and isinstance(error, (ValueError, FileNotFoundError)) and not kind:
-            raise  # our own reader already says file, line and column
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except ImportError:
+        raise  # what is to be installed
+    except Exception as error:  # whatever the readers of other libraries raise on what is not what it seems
+        own = found in ("st", "h5ad", "zarr") and isinstance(error, ValueError | OSError)
+        if own and not kind and is_clear(error, path):
+            raise  # it says file, line and column
         raise ValueError(
-            f"{path} cannot be read as {KINDS[found].what} (expected: {KINDS[found].expects}): {reason}{hint}"
+            f"{path} cannot be read as {KINDS[found].what} (expected: {KINDS[found].expects}): {reason(error)}{hint}"
         ) from error
-    return _finish(adata, path)
 
 
+@clear_faults
 def detect_kind(path: str | PathLike[str]) -> str:
     r"""The kind of input that ``path`` is, by its content.
 
@@ -157,10 +161,6 @@ def detect_kind(path: str | PathLike[str]) -> str:
             + "."
         )
     return found
-
-
-class ClearError(Exception):
-    """An error whose message already says everything; turned into `ValueError` by `read`."""
 
 
 def existing(path: str | PathLike[str]) -> Path:
@@ -197,9 +197,11 @@ def zarr_kind(path: Path) -> str | None:
         if (path / name).is_file():
             try:
                 stored = json.loads((path / name).read_text(encoding="utf-8"))
-            except (ValueError, OSError):
+            except (ValueError, OSError, RecursionError):
                 continue
-            attributes |= stored.get("attributes", {}) if name == "zarr.json" else stored
+            if name == "zarr.json" and isinstance(stored, dict):
+                stored = stored.get("attributes")
+            attributes |= stored if isinstance(stored, dict) else {}
     if "spatialdata_attrs" in attributes or (path / "tables").is_dir():
         return "spatialdata"
     if attributes.get("encoding-type") == "anndata" or ((path / "obs").is_dir() and (path / "var").is_dir()):
@@ -220,7 +222,7 @@ def _file_kind(path: Path) -> str | None:
         try:
             with gzip.open(path) as handle:
                 head = handle.read(4096)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path}: the gzip file is truncated or corrupt ({error}); fetch it again.") from None
     first = head.split(b"\n", 1)[0]
     return "st" if b"\x00" not in head and (b"\t" in first or b"," in first) else None
@@ -232,7 +234,7 @@ def _hdf5_kind(path: Path) -> str:
     try:
         with h5py.File(path, "r") as handle:
             groups = set(handle)
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise ValueError(f"{path} cannot be opened as HDF5, it is damaged or truncated: {error}") from None
     if {"obs", "var"} <= groups:
         return "h5ad"
@@ -279,7 +281,7 @@ def _read_zarr(path: Path, **kwargs: Any) -> AnnData:
 
 def _finish(adata: AnnData, path: Path | str) -> AnnData:
     """Unique gene names, coordinates that can be computed with."""
-    if adata.X is None and not adata.layers:
+    if adata.X is None and not layer_names(adata):
         raise ValueError(f"{path} holds no counts: neither X nor layers.")
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()].unique()

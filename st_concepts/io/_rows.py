@@ -23,13 +23,15 @@ def as_csr(block: Any, dtype: np.typing.DTypeLike = np.float32) -> sp.csr_matrix
     if hasattr(block, "compute"):  # dask
         block = block.compute(scheduler="synchronous")
     if sp.issparse(block):
-        out = sp.csr_matrix(block, dtype=dtype, copy=False)
+        with np.errstate(over="ignore"):  # beyond float32: infinite, which the checks of counts refuse
+            out = sp.csr_matrix(block, dtype=dtype, copy=False)
         if not out.has_canonical_format or (out.nnz and not out.data.all()):
             out = out.copy()
             out.sum_duplicates()
             out.eliminate_zeros()
         return out
-    return sp.csr_matrix(np.asarray(block, dtype=dtype))
+    with np.errstate(over="ignore"):
+        return sp.csr_matrix(np.asarray(block, dtype=dtype))
 
 
 def in_memory(X: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +14,12 @@ from typing import Any
 import pandas as pd
 import torch
 
+from st_concepts.models._schema import shown
+
 FORMAT = "st_concepts.model"
 VERSION = 2
+STATE_OF_FIT = "SpotVAE.fit"
+_MODELS = ("SpotVAE", "GeneVAE", "ImageVAE")
 _OLDEST = {"SpotVAE": 2}  # of files that still load, where it is not 1
 
 
@@ -81,31 +86,64 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, torch.Tenso
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a folder, not a model file.")
     if not path.is_file():
         raise FileNotFoundError(f"No model file at {str(path)!r}.")
     try:
         with safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}
+            if meta.get("format") == FORMAT:
+                _check_meta(str(path), kind, meta)
             state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, ValueError) as error:
+    except _Refused as error:
+        raise ValueError(str(error)) from None
+    except PermissionError:
+        raise
+    # by damaged headers: unknown types, sizes beyond the memory, broken text
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{str(path)!r} is not a model file of st_concepts, or it is truncated ({error}). "
+            f"{str(path)!r} is not a model file of st_concepts, or it is truncated ({' '.join(str(error).split())}). "
             "Save the model again with model.save(path)."
         ) from error
     if meta.get("format") != FORMAT:
         raise ValueError(f"{str(path)!r} is a safetensors file, but not one that model.save() wrote.")
-    if int(meta["version"]) > VERSION:
-        raise ValueError(
-            f"{str(path)!r} has format version {meta['version']}; this st_concepts reads up to {VERSION}. "
-            "Upgrade st_concepts."
+    return state, _parsed(str(path), meta["header"])
+
+
+class _Refused(Exception):
+    """A file that is whole and yet not the one wanted."""
+
+
+def _check_meta(path: str, kind: str, meta: Mapping[str, str]) -> None:
+    """Version, kind and digest, before any tensor is read."""
+    version, found = meta.get("version", ""), meta.get("kind", "")
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
+        raise _Refused(f"{path!r} has no format version that can be read ({shown(version)}). Save the model again.")
+    if int(version) > VERSION:
+        raise _Refused(
+            f"{path!r} has format version {version}; this st_concepts reads up to {VERSION}. Upgrade st_concepts."
         )
-    if int(meta["version"]) < _OLDEST.get(meta["kind"], 1):
-        raise ValueError(
-            f"{str(path)!r} has format version {meta['version']}, whose weights are laid out differently. "
+    if int(version) < _OLDEST.get(found, 1):
+        raise _Refused(
+            f"{path!r} has format version {version}, whose weights are laid out differently. "
             "Fit the model again and save it."
         )
-    if meta["kind"] != kind:
-        raise ValueError(f"{str(path)!r} holds a {meta['kind']}, not a {kind}: call {meta['kind']}.load(path).")
+    if found != kind:
+        if found == STATE_OF_FIT:
+            raise _Refused(f"{path!r} is the checkpoint of a fit, not a model: name a file that model.save() wrote.")
+        if found not in _MODELS:
+            raise _Refused(f"{path!r} holds a {shown(found)}, not a {kind}.")
+        raise _Refused(f"{path!r} holds a {found}, not a {kind}: call {found}.load(path).")
     if _digest(meta.get("header", "")) != meta.get("sha256"):
-        raise ValueError(f"The header of {str(path)!r} was changed after it was saved. Save the model again.")
-    return state, json.loads(meta["header"])
+        raise _Refused(f"The header of {path!r} was changed after it was saved. Save the model again.")
+
+
+def _parsed(path: str, text: str) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"The header of {path!r} is no JSON that can be read ({error}). Save it again.") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"The header of {path!r} must be a dictionary, not {shown(header)}. Save it again.")
+    return header

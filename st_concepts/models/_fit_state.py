@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from st_concepts.models import _checkpoint
+from st_concepts.models._headers import check_fit
 from st_concepts.models._modules import SpotModule
+from st_concepts.models._schema import shown, wrong
 
-_KIND = "SpotVAE.fit"
+_KIND = _checkpoint.STATE_OF_FIT
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -90,11 +92,23 @@ class FitState:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All tensors by name."""
-        out = {f"module.{k}": v for k, v in self.module.state_dict().items()}
-        out |= {f"best.{k}": v for k, v in self.best_state.items()}
+        out = self._without_moments()
         for i, p in enumerate(self._parameters()):
             for k in _MOMENTS if p in self.optimizer.state else ():
                 out[f"optimizer.{i}.{k}"] = torch.as_tensor(self.optimizer.state[p][k])
+        return out
+
+    def layout(self) -> dict[str, torch.Tensor]:
+        """All tensors that a state of this fit can have, for their shapes and types; moments are views of weights."""
+        out = self._without_moments()
+        for i, p in enumerate(self._parameters()):
+            out |= {f"optimizer.{i}.{k}": p.detach() for k in _MOMENTS[1:]}
+            out[f"optimizer.{i}.{_MOMENTS[0]}"] = torch.zeros(())
+        return out
+
+    def _without_moments(self) -> dict[str, torch.Tensor]:
+        out = {f"module.{k}": v for k, v in self.module.state_dict().items()}
+        out |= {f"best.{k}": v for k, v in self.best_state.items()}
         return out | {"generator": self.generator.get_state(), "loss": self.loss}
 
     def header(self) -> dict[str, Any]:
@@ -199,21 +213,31 @@ class Checkpoints:
         path = self._path()
         if path is None:
             return False
+        others = [str(p) for p in (self.current, self.previous) if p != path and p.exists()]
+        hint = f"Delete it to go on from {others[0]!r}." if others else "Delete it to begin anew."
         try:
             tensors, header = _checkpoint.read(path, _KIND)
-        except ValueError as error:
-            others = [str(p) for p in (self.current, self.previous) if p != path and p.exists()]
-            hint = f"Delete it to go on from {others[0]!r}." if others else "Delete it to begin anew."
-            raise ValueError(f"The checkpoint {str(path)!r} is damaged ({error}). {hint}") from error
-        differ = [
-            f"{k} was {header['identity'].get(k)!r}, is {v!r}"
-            for k, v in self.identity.items()
-            if header["identity"].get(k) != v
-        ]
+            self._check_identity(path, header.get("identity"))
+            check_fit(str(path), tensors, header, state.layout())
+            state.restore(tensors, header)
+        except _OtherFit as error:
+            raise ValueError(str(error)) from None
+        # what no schema can tell: a state that the random generators refuse
+        except (ValueError, RuntimeError, TypeError, KeyError, OverflowError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"The checkpoint {str(path)!r} is damaged ({reason}). {hint}") from error
+        return True
+
+    def _check_identity(self, path: Path, found: Any) -> None:
+        if not isinstance(found, dict):
+            raise wrong("identity", "a dictionary", found)
+        differ = [f"{k} was {shown(found.get(k))}, is {v!r}" for k, v in self.identity.items() if found.get(k) != v]
         if differ:
-            raise ValueError(
+            raise _OtherFit(
                 f"{str(path)!r} belongs to another fit ({'; '.join(differ)}). Use the same data and options, or "
                 "another folder."
             )
-        state.restore(tensors, header)
-        return True
+
+
+class _OtherFit(Exception):
+    """A checkpoint that is whole, and not of this fit."""

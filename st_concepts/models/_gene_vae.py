@@ -97,6 +97,12 @@ class GeneVAE(ImageModel):
         if recipe not in RECIPES:
             raise ValueError(f"recipe={recipe!r} is unknown; use one of: {', '.join(map(repr, RECIPES))}.")
         check_counts(adata, layer)
+        if not adata.obs_names.is_unique:
+            twice = adata.obs_names[adata.obs_names.duplicated()][0]
+            raise ValueError(
+                f"adata.obs_names holds {twice!r} more than once, but GeneVAE finds the pixel of a spot by its name. "
+                "Call adata.obs_names_make_unique() first."
+            )
         raster = make_raster(_positions(adata, spatial_key), pixel_size=pixel_size, max_side=max_side)
         side = RECIPES[recipe].side
         self._raster = raster.padded((side, side)) if side else raster

@@ -11,6 +11,7 @@ import torch
 
 from st_concepts.models import _checkpoint
 from st_concepts.models._conv import ConvConfig, ConvVAE
+from st_concepts.models._headers import check_image
 from st_concepts.models._repr import NotebookRepr
 from st_concepts.models._spot_encoder import NotFittedError
 
@@ -86,6 +87,7 @@ class ImageModel(NotebookRepr):
     @classmethod
     def _read(cls, path: str | os.PathLike[str], device: torch.device) -> tuple[Self, dict[str, Any]]:
         state, header = _checkpoint.read(path, cls._kind)
+        check_image(str(path), state, header, genes=cls._kind == "GeneVAE")
         model = cls.__new__(cls)
         model._config, model._names = header["config"], pd.Index(header["names"], dtype=object)
         model._conv = ConvConfig.from_dict(header["conv"])
@@ -93,10 +95,7 @@ class ImageModel(NotebookRepr):
             dict(zip(_HISTORY, [np.nan if v is None else v for v in r], strict=True)) for r in header["history"]
         ]
         module = ConvVAE(model._conv)
-        try:
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"{str(path)!r} does not hold the weights that its header describes: {error}") from error
+        module.load_state_dict(state)
         model._module, model._fingerprint = module.to(device).eval(), None
         if model.fingerprint != header["fingerprint"]:
             raise ValueError(

@@ -14,13 +14,14 @@ from st_concepts.io._rows import in_memory
 from st_concepts.models import _checkpoint
 from st_concepts.models._fit import FitOptions, fit_module
 from st_concepts.models._fit_state import Checkpoints
+from st_concepts.models._headers import check_spot
 from st_concepts.models._repr import NotebookRepr
 from st_concepts.models._runtime import Plan, Runtime
 from st_concepts.models._sections import section_names
 from st_concepts.models._spot_data import Source, SpotData
 from st_concepts.models._spot_encoder import SpotEncoder, as_device
 from st_concepts.models._start import StartOptions, empty_module, start_module
-from st_concepts.models._validate import check_counts, check_var_names, count_matrix
+from st_concepts.models._validate import check_counts, count_matrix
 
 _MANY, _MANY_BATCH = 10_000, 128  # spots from which steps take more of them
 
@@ -85,7 +86,15 @@ class SpotVAE(NotebookRepr, SpotEncoder):
         for name, value in (("n_latent", n_latent), ("n_hidden", n_hidden), ("n_layers", n_layers)):
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1.")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed={seed} must be at least 0 and below 2**63.")
         summary = check_counts(adata, layer)
+        counted = int((summary.spot_totals > 0).sum())
+        if min(counted, adata.n_vars) < 2:
+            raise ValueError(
+                f"{counted} spots with counts and {adata.n_vars} genes are too few for any model: at least two "
+                "of each are needed, and hundreds for a useful one."
+            )
         if min(adata.n_obs, adata.n_vars) <= n_latent:
             raise ValueError(
                 f"{adata.n_obs} spots and {adata.n_vars} genes are too few for n_latent={n_latent} latent dimensions; "
@@ -281,20 +290,17 @@ class SpotVAE(NotebookRepr, SpotEncoder):
             No such file; not a model file, truncated, changed, or from a newer version.
         """
         state, header = _checkpoint.read(path, "SpotVAE")
+        check_spot(str(path), state, header)
         model = cls.__new__(cls)
         model._adata = None
         model._config = c = header["config"]
         model._var_names = pd.Index(header["var_names"])
-        check_var_names(model._var_names)
         keys = ("epoch", "train_loss", "validation_nll")
         model._history = [
             dict(zip(keys, [np.nan if v is None else v for v in r], strict=True)) for r in header["history"]
         ]
         module = empty_module(len(model._var_names), StartOptions.of(c))
-        try:
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"{str(path)!r} does not hold the weights that its header describes: {error}") from error
+        module.load_state_dict(state)
         model._module = module.to(as_device(device)).eval()
         model._fingerprint = None
         if model.fingerprint != header["fingerprint"]:
@@ -315,6 +321,12 @@ def _fit(
 ) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
     """Weights and history of a fit; what every process runs."""
     data = SpotData(source, fraction=fraction, seed=start.seed)
+    if data.n_obs < 2 or not data.sample.n:
+        raise ValueError(
+            f"{data.n_obs} of {source.X.shape[0]} spots have counts to train on, {data.sample.n} to judge the fit by; "
+            f"that is too few. Lower validation_fraction={fraction}, or remove spots without counts: "
+            "sc.pp.filter_cells(adata, min_counts=1)."
+        )
     checkpoints = None
     if checkpoint is not None:
         free = {"max_epochs", "patience", "progress"}

@@ -14,9 +14,11 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from st_concepts._counts.layers import layer_names
 from st_concepts.io._rows import iter_rows
 
 _CHUNK = 4096
+MOST = 2**24  # molecules of a gene in a spot: more was never counted, and beyond it float32 skips integers
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,23 @@ def count_matrix(adata: AnnData, layer: str | None) -> Any:
     if layer is None:
         if adata.X is None:
             raise ValueError("adata.X is empty; name the layer that holds the raw counts: layer='counts'.")
-        return adata.X
+        return _numbers(adata.X, "adata.X")
     if layer not in adata.layers:
-        have = ", ".join(repr(k) for k in adata.layers) or "none"
+        have = ", ".join(repr(k) for k in layer_names(adata)) or "none"
         raise KeyError(f"Layer {layer!r} is not in adata.layers (it has: {have}). Pass layer=None to use adata.X.")
-    return adata.layers[layer]
+    return _numbers(adata.layers[layer], _where(layer))
+
+
+def _numbers(X: Any, where: str) -> Any:
+    """The matrix, where its type can hold counts."""
+    dtype = getattr(X, "dtype", None)
+    if dtype is None or np.dtype(dtype).kind not in "iuf":
+        what = "objects" if dtype is None else "True and False" if dtype == np.bool_ else f"values of type {dtype}"
+        raise ValueError(
+            f"{where} holds {what}, which are no counts; raw counts are needed. Name the layer that holds them: "
+            "layer='counts'."
+        )
+    return X
 
 
 def _where(layer: str | None) -> str:
@@ -56,6 +70,13 @@ def check_block(block: sp.csr_matrix, names: pd.Index, where: str) -> None:
         raise ValueError(
             f"{where} holds negative values (gene {gene!r}); raw counts are needed. Scaled or corrected data cannot be "
             "used: keep the counts in a layer and pass layer='counts'."
+        )
+    if (values > MOST).any():
+        i = np.flatnonzero(values > MOST)[0]
+        raise ValueError(
+            f"{where} holds values that are no counts: {values[i]:.4g} of gene {names[block.indices[i]]!r} in one "
+            f"spot, and more than {MOST:,} molecules are never counted. Raw counts are needed; name the layer that "
+            "holds them: layer='counts'."
         )
     bad = np.flatnonzero(values != np.round(values))
     if bad.size:
@@ -138,9 +159,11 @@ def align_genes(have: pd.Index, want: pd.Index, *, min_share: float = 0.5) -> np
             reason = " The model uses Ensembl ids, the data gene symbols: set adata.var_names to the ids."
         elif len(set(map(str.upper, have)) & set(map(str.upper, want))) > max(found, 1) * 2:
             reason = " Upper and lower case differ: are they of two species?"
+        lacks, other = want[index < 0][0], have[~have.isin(want)]
+        extra = f", the data {other[0]!r}" if len(other) else ", the data have no others"
         raise ValueError(
             f"Only {found} of the {len(want)} genes of the model are in adata.var_names "
-            f"(the model has {want[0]!r}, the data {have[0]!r}).{reason}"
+            f"(the model has {lacks!r}{extra}).{reason}"
         )
     if found < len(want):
         warnings.warn(

@@ -34,7 +34,7 @@ class TruncatedSVD:
     ----------
     components
         ``(n_vars, k)`` orthonormal, signs fixed so that the largest loading of each is positive. Columns beyond the
-        rank of the data are zero.
+        rank of the data (or beyond the number of spots or genes) are zero.
     sd
         ``(k,)`` standard deviation of the scores.
     means
@@ -108,6 +108,8 @@ def truncated_svd(
         # Rayleigh-Ritz in the space that the last pass was applied to
         values, rotation = _leading(q.T @ acc, k)
         v = q.astype(np.float64) @ rotation
+    # fewer spots or genes than components: the others are zero, as those beyond the rank are
+    values, v = np.pad(values, (0, k - len(values))), np.pad(v, ((0, 0), (0, k - v.shape[1])))
     lost = values <= _RANK_TOL**2 * max(values[0], n * 1e-12)
     values, v = np.where(lost, 0.0, values), np.where(lost, 0.0, v)
     v *= np.where(v[np.abs(v).argmax(0), np.arange(k)] < 0, -1.0, 1.0)

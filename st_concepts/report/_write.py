@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.layers import layers_of
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts._progress import get_logger
 from st_concepts.concepts import ConceptSet, read_concepts
@@ -271,7 +272,7 @@ def _with_maps(adata: AnnData, model: Any, made: ConceptSet, genes: dict[str, li
         uns=dict(adata.uns),
         obsm=dict(adata.obsm),
         varm=dict(adata.varm),
-        layers=dict(adata.layers),
+        layers=layers_of(adata),
     )
     method = adata.uns.get(KEYS.SALIENCY, {})
     method = str(method.get("params", method).get("method", "integrated_gradients"))

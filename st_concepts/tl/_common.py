@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from anndata import AnnData
 
+from st_concepts._counts.layers import layers_of
 from st_concepts.concepts._stream import (
     BATCH_SIZE,
     as_encoder,
@@ -20,6 +23,7 @@ __all__ = [
     "BATCH_SIZE",
     "as_encoder",
     "check_copy",
+    "check_filled",
     "counts_layer",
     "embed_all",
     "embed_batch",
@@ -28,6 +32,13 @@ __all__ = [
     "scores",
     "stream",
 ]
+
+
+def check_filled(**given: Any) -> None:
+    """Raise `ValueError` where an argument was given that names nothing: ``genes={}``, ``groups=[]``."""
+    for name, value in given.items():
+        if value is not None and hasattr(value, "__len__") and len(value) == 0:
+            raise ValueError(f"{name} is empty: give at least one, or leave {name} out.")
 
 
 def check_copy(adata: AnnData, copy: bool) -> None:
@@ -40,7 +51,7 @@ def check_copy(adata: AnnData, copy: bool) -> None:
     """
     if not copy:
         return
-    held = [x for x in (adata.X, *adata.layers.values()) if x is not None]
+    held = [x for x in (adata.X, *layers_of(adata).values()) if x is not None]
     if adata.isbacked or not all(hasattr(x, "copy") for x in held):
         raise ValueError(
             "copy=True cannot copy an AnnData whose matrix stays on the disk. Leave copy out: results go into the "

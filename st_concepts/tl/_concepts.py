@@ -27,7 +27,7 @@ from st_concepts.concepts import (
 )
 from st_concepts.io._frames import column, drop_column
 from st_concepts.models import Encoder
-from st_concepts.tl._common import as_encoder, check_copy, counts_layer, embed_all, informative, stream
+from st_concepts.tl._common import as_encoder, check_copy, check_filled, counts_layer, embed_all, informative, stream
 
 EstimatorName = Literal["discriminant", "mean_difference", "logistic"]
 
@@ -135,6 +135,8 @@ def concepts(
             "Give exactly one of groupby, mask, genes and vectors to define concepts; got "
             f"{' and '.join(given) or 'none'}."
         )
+    check_filled(groups=groups, mask=mask, genes=genes, vectors=vectors)
+    groups = [groups] if isinstance(groups, str) else groups
     if unlabelled not in ("learn", "ignore"):
         raise ValueError(f"unlabelled={unlabelled!r} is unknown; use 'learn' or 'ignore'.")
     score_key = score_key or concept_slot(KEYS.SCORE, key_added)

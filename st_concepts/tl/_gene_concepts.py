@@ -19,7 +19,7 @@ from st_concepts.concepts._gene_concepts import (
 from st_concepts.io._frames import column
 from st_concepts.models._gene_vae import GeneVAE
 from st_concepts.stats._fdr import fdr_bh
-from st_concepts.tl._common import check_copy
+from st_concepts.tl._common import check_copy, check_filled
 
 
 def gene_concepts(
@@ -97,6 +97,7 @@ def gene_concepts(
     """
     check_gene_model(model, "tl.gene_concepts", "tl.concepts")
     check_copy(adata, copy)
+    check_filled(seeds=seeds, groups=groups)
     if n_top < 1:
         raise ValueError(f"n_top={n_top} must be at least 1.")
     sets = _seed_sets(seeds, adata.var_names)

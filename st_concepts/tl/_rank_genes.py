@@ -23,12 +23,13 @@ from st_concepts.stats import (
     moran_null,
     permutation_null,
 )
-from st_concepts.tl._common import check_copy, informative, membership, scores
+from st_concepts.tl._common import check_copy, check_filled, informative, membership, scores
 from st_concepts.tl._expression import Expression, SideSums
 from st_concepts.tl._target import TARGETS, choose_target, mixed
 
 # spots up to which a matrix is held for shuffled copies, which would otherwise be read for every few of them
 _HOLD_BELOW = 20_000
+STATISTICS = ("pattern", "saliency")
 OPTIONAL_TABLES = ("pval_empirical", "z_combined", "n_sections", "sign_consistency")
 
 
@@ -127,13 +128,14 @@ def rank_genes_concepts(
     'names'
     """
     for name, value, known in (
-        ("method", method, ("pattern", "saliency")),
+        ("method", method, STATISTICS),
         ("null", null, ("moran", "permutation", "none")),
         ("target", target, ("auto", *TARGETS)),
     ):
         if value not in known:
             raise ValueError(f"{name}={value!r} is unknown; choose one of: {', '.join(map(repr, known))}.")
     check_copy(adata, copy)
+    check_filled(concepts=concepts)
     made = read_concepts(adata, concepts_key)
     chosen = list(range(len(made.names))) if concepts is None else [made.index(c) for c in concepts]
     names, labels = [made.names[j] for j in chosen], [made.labels[j] for j in chosen]

@@ -14,7 +14,7 @@ from st_concepts.attribution import Method, Options, get_method
 from st_concepts.attribution._section import Baseline, Section
 from st_concepts.io._rows import in_memory
 from st_concepts.models._validate import count_matrix
-from st_concepts.tl._common import check_copy
+from st_concepts.tl._common import check_copy, check_filled
 from st_concepts.tl._concepts import gene_frame
 from st_concepts.tl._saliency_cache import cached_attributions
 
@@ -100,6 +100,7 @@ def saliency(
     (150, 5)
     """
     check_copy(adata, copy)
+    check_filled(concepts=concepts)
     section = Section.open(adata, model, layer=layer, key=concepts_key)
     record, options = get_method(method), options or Options()
     chosen, made = section.chosen(concepts), section.concepts

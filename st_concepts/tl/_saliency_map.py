@@ -18,7 +18,7 @@ from st_concepts._processes import size as n_processes
 from st_concepts.attribution import Method, Options, get_method, spot_attributions
 from st_concepts.attribution._registry import effective_form
 from st_concepts.attribution._section import Baseline, Section
-from st_concepts.tl._common import check_copy
+from st_concepts.tl._common import check_copy, check_filled
 from st_concepts.tl._saliency import parameters
 from st_concepts.tl._saliency_store import LayerWriter, open_layer, refuse_existing
 
@@ -104,6 +104,7 @@ def saliency_map(
         raise ValueError(
             f"store= cannot be written by {n_processes()} processes together; map genes in a run of one process."
         )
+    check_filled(genes=genes)
     section = Section.open(adata, model, layer=layer, key=concepts_key)
     record, options = get_method(method), options or Options()
     j = section.concepts.index(concept)
