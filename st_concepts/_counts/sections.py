@@ -208,13 +208,15 @@ def _read(obs: Any, key: str) -> tuple[list[str], NDArray[np.intp], str]:
 def _by_rule(adata: AnnData, concepts_key: str, tested: bool, check_stacked: bool) -> Sections:
     choices: list[Sections] = []
     ranked = _params(adata, KEYS.RANK)
-    said = (
+    said: tuple[tuple[How, Any], ...] = (
         ("tested", ranked.get("section_key") if tested and str(ranked.get("section_source")) == "given" else None),
         ("model", _params(adata, concepts_key).get("section_key")),
     )
     for how, key in said:
         if key is not None and str(key) in adata.obs:
-            choices.append(Sections(str(key), *read_sections(adata.obs, str(key)), how))  # type: ignore[arg-type]
+            names, codes, problem = _read(adata.obs, str(key))
+            if not problem:
+                choices.append(Sections(str(key), names, codes, how))
     if choices and choices[0].how == "tested":
         return choices[0]
     usual, gaps = _usual(adata)
