@@ -78,6 +78,7 @@ def sections_of(
     section_key: str | None = None,
     *,
     concepts_key: str = KEYS.CONCEPTS,
+    batch_key: str | None = None,
     tested: bool = True,
     check_stacked: bool = True,
     warn: bool = True,
@@ -97,6 +98,8 @@ def sections_of(
         Column of ``obs``; `None` follows the rule.
     concepts_key
         Entry of ``uns`` that knows the model's ``batch_key``.
+    batch_key
+        The same, where there is no such entry yet.
     tested
         Whether the key that was given for the markers counts.
     check_stacked
@@ -115,7 +118,7 @@ def sections_of(
         names, codes = read_sections(adata.obs, section_key)
         found = Sections(section_key, names, codes, "given")
     else:
-        found = _by_rule(adata, concepts_key, tested, check_stacked)
+        found = _by_rule(adata, batch_key or _params(adata, concepts_key).get("section_key"), tested, check_stacked)
     shared = coincident(adata, found.codes) if check_stacked else 0
     if shared:
         text = _stacked_text(adata, found, shared)
@@ -205,12 +208,12 @@ def _read(obs: Any, key: str) -> tuple[list[str], NDArray[np.intp], str]:
     return names, pd.Index(order).get_indexer(values).astype(np.intp), ""
 
 
-def _by_rule(adata: AnnData, concepts_key: str, tested: bool, check_stacked: bool) -> Sections:
+def _by_rule(adata: AnnData, batch_key: Any, tested: bool, check_stacked: bool) -> Sections:
     choices: list[Sections] = []
     ranked = _params(adata, KEYS.RANK)
     said: tuple[tuple[How, Any], ...] = (
         ("tested", ranked.get("section_key") if tested and str(ranked.get("section_source")) == "given" else None),
-        ("model", _params(adata, concepts_key).get("section_key")),
+        ("model", batch_key),
     )
     for how, key in said:
         if key is not None and str(key) in adata.obs:

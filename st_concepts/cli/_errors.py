@@ -30,7 +30,7 @@ def one_line(error: BaseException) -> str:
 
 # messages are written for Python; "pass layer='counts'" is "pass --layer counts" here
 _OPTION = re.compile(
-    r"(?<![\w.\[-])(layer|batch_key|table|kind|bin_size|scale|n_latent|null|max_epochs)=(?:'([^']*)'|([\w.]*))"
+    r"(?<![\w.\[-])(layer|batch_key|section_key|table|kind|bin_size|scale|n_latent|null|max_epochs)=(?:'([^']*)'|([\w.]*))"
 )
 
 
