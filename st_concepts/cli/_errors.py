@@ -36,7 +36,8 @@ _OPTION = re.compile(
 
 def _as_option(match: re.Match[str]) -> str:
     name, quoted, bare = match.groups()
-    return f"--{name.replace('_', '-')} {quoted or bare}".rstrip()
+    option = f"--{name.replace('_', '-')}"
+    return option + bare if bare == "." else f"{option} {quoted or bare}".rstrip()
 
 
 def say(text: str) -> None:
