@@ -118,7 +118,7 @@ def concept_scores(
     cmap
         Diverging colour map; its middle is the mean score, its ends the 99th percentile of absolute scores.
     ncols
-        Panels a row.
+        Panels a row; of several sections up to twice as many, where a section then fits one row.
     section_key
         Column of ``adata.obs`` with the section of each spot; a section has a row of panels, on the image of
         ``uns["spatial"]`` that is called like it. By default the key that was given for the markers, the ``batch_key``

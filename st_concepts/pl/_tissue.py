@@ -77,7 +77,8 @@ def panels(adata: AnnData, sections: Sections, n: int, *, ncols: int, width: flo
     size = panel_size(adata, width, sections)
     if n == 1 or not sections.several:
         return new_axes(n * len(sections.names), ncols=ncols, panel=size)
-    ncols = max(1, min(ncols, n))
+    # one row a section, as far as it stays readable
+    ncols = n if n <= 2 * ncols else max(1, ncols)
     of_section = -(-n // ncols) * ncols
     keep = [s * of_section + j for s in range(len(sections.names)) for j in range(n)]
     return new_axes(of_section * len(sections.names), ncols=ncols, panel=size, keep=keep)
