@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from anndata import AnnData
@@ -73,8 +75,7 @@ def test_what_cannot_be_drawn_is_left_out_with_a_remark(spatial, remark) -> None
         assert images == [None, None]
         (text,) = remarks
         assert "\n" not in text
-        with pytest.raises(AssertionError, match=remark):
-            raise AssertionError(text)
+        assert re.search(remark, text), text
 
 
 def test_an_image_beside_the_spots_is_none_of_theirs() -> None:

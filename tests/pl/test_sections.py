@@ -59,7 +59,7 @@ def test_a_panel_a_section_without_any_image(two, draw, name) -> None:
 
 
 def test_stacked_sections_are_not_drawn_as_one(two) -> None:
-    with pytest.raises(ValueError, match="stacked, and no column of adata.obs .* section_key="):
+    with pytest.raises(ValueError, match=r"stacked, and no column of adata.obs .* section_key="):
         stc.pl.concept_scores(two, ["ONL"], show=False)
     with pytest.raises(ValueError, match="two names of one thing"):
         stc.pl.concept_scores(two, ["ONL"], section_key="slide", library_key="layer", show=False)
