@@ -54,8 +54,8 @@ def cross_fit(
     n_folds
         Number of spatial folds: compact tiles of equal size. Not used with several sections.
     section_key
-        Column of ``adata.obs`` with sections: each section is a fold. By default ``obs["section"]`` where it names more
-        than one.
+        Column of ``adata.obs`` with sections: each section is a fold. By default as in
+        `st_concepts.tl.rank_genes_concepts`, where that column names more than one.
     layer
         Layer with the counts; `None` for ``adata.X``.
     estimator, unlabelled

@@ -127,7 +127,7 @@ def test_the_section_key_and_the_graph_are_recorded_and_kept_in_the_file(three_s
 @pytest.mark.parametrize("null", ["moran", "permutation", "none"])
 def test_stacked_sections_are_not_tested_as_one_tissue(three_sections, null) -> None:
     adata, _ = three_sections
-    adata = adata[adata.obs["section"] != "simulated_3"].copy()
+    adata = adata[adata.obs["section"] != "sim_3"].copy()
     assert adata.obs["section"].nunique() == 2
     both = (adata.obs["section"] == adata.obs["section"].iloc[0]).to_numpy()
     n = min(both.sum(), (~both).sum())
