@@ -25,6 +25,7 @@ _VALUE = "value"
 _LIBRARY = "section"
 _SPOT_OF_PITCH = 0.6  # diameter of a spot whose size nobody says; Visium has 55 of 100 micrometres
 _LONG_TITLE = 30  # characters that fit over a panel
+_TALLEST = 300.0  # inches of a whole picture
 PANEL_WIDTH = 4.6  # inches, colour bar included
 
 
@@ -74,7 +75,9 @@ def one_key(section_key: str | None, library_key: str | None) -> str | None:
 
 def panels(adata: AnnData, sections: Sections, n: int, *, ncols: int, width: float = PANEL_WIDTH) -> list[Axes]:
     """Axes for ``n`` values of each section, section after section; each section begins a row of its own."""
-    size = panel_size(adata, width, sections)
+    width, height = panel_size(adata, width, sections)
+    n_rows = len(sections.names) * -(-n // max(1, ncols))
+    size = width, min(height, _TALLEST / n_rows)  # more is more than picture files hold
     if n == 1 or not sections.several:
         return new_axes(n * len(sections.names), ncols=ncols, panel=size)
     # one row a section, as far as it stays readable
