@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,21 +38,6 @@ class TissueImage:
     pixels: NDArray[Any]
     scale: float
     diameter: float | None
-
-
-def images_of(adata: AnnData, sections: Sections, *, warn: bool = True) -> list[TissueImage | None]:
-    """The image of each section, or `None`; what is left out is said in a warning each.
-
-    Raises
-    ------
-    ValueError
-        There are several images, and no column says which spot is on which.
-    """
-    images, remarks = read_images(adata, sections)
-    if warn:
-        for remark in remarks:
-            warnings.warn(remark, UserWarning, stacklevel=3)
-    return images
 
 
 def read_images(adata: AnnData, sections: Sections) -> tuple[list[TissueImage | None], list[str]]:

@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.spatial import cKDTree
 
-from st_concepts._counts.images import TissueImage, images_of
+from st_concepts._counts.images import TissueImage, read_images
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import Sections, sections_of
 from st_concepts._keys import KEYS
@@ -48,8 +48,10 @@ def draw(
 ) -> Axes | list[Axes]:
     """One panel per section and value, on a light copy that holds nothing but what is drawn."""
     positions(adata)  # what is wrong with them is said before anything else
-    sections = sections_of(adata, one_key(section_key, library_key), concepts_key=concepts_key)
-    images = images_of(adata, sections)
+    sections = sections_of(adata, one_key(section_key, library_key), concepts_key=concepts_key, warn=False)
+    images, remarks = read_images(adata, sections)
+    for remark in [*sections.remarks, *remarks]:
+        warnings.warn(remark, UserWarning, stacklevel=3)
     n = len(values) * len(sections.names)
     axes = given_axes(ax, n)
     own = axes is None
