@@ -92,7 +92,17 @@ def run(
         str, typer.Option(help="Of --annotation: its pixels per unit of the spots, or 'hires' or 'lowres'.")
     ] = "1",
     layer: Annotated[str | None, typer.Option(help="Layer that holds the raw counts; by default X.")] = None,
-    batch_key: Annotated[str | None, typer.Option(help="Column of obs with the section of each spot.")] = None,
+    batch_key: Annotated[
+        str | None,
+        typer.Option(help="Column of obs with batches that the model corrects for; sections too, if no --section-key."),
+    ] = None,
+    section_key: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of obs with the section of each spot, for tests and pictures; the model does not correct for "
+            "it. By default --batch-key, then section, library_id or sample."
+        ),
+    ] = None,
     method: Annotated[str, typer.Option(help="Attribution method of the saliency.")] = "integrated_gradients",
     estimator: Annotated[
         str, typer.Option(help="Concept vectors: 'discriminant', 'mean_difference' or 'logistic'.")
@@ -131,6 +141,7 @@ def run(
         groupby=groupby,
         layer=layer,
         batch_key=batch_key,
+        section_key=section_key,
         n_latent=n_latent,
         max_epochs=max_epochs,
         estimator=estimator,

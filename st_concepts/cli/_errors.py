@@ -101,13 +101,14 @@ def one_line(error: BaseException) -> str:
 
 # messages are written for Python; "pass layer='counts'" is "pass --layer counts" here
 _OPTION = re.compile(
-    r"(?<![\w.\[-])(layer|batch_key|table|kind|bin_size|scale|n_latent|null|max_epochs)=(?:'([^']*)'|([\w.]*))"
+    r"(?<![\w.\[-])(layer|batch_key|section_key|table|kind|bin_size|scale|n_latent|null|max_epochs)=(?:'([^']*)'|([\w.]*))"
 )
 
 
 def _as_option(match: re.Match[str]) -> str:
     name, quoted, bare = match.groups()
-    return f"--{name.replace('_', '-')} {quoted or bare}".rstrip()
+    option = f"--{name.replace('_', '-')}"
+    return option + bare if bare == "." else f"{option} {quoted or bare}".rstrip()
 
 
 def say(text: str) -> None:

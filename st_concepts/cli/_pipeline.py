@@ -12,13 +12,14 @@ from anndata import AnnData
 
 from st_concepts import get, pl, tl
 from st_concepts._counts.layers import layer_names
+from st_concepts._counts.sections import sections_of
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts.cli._errors import say
 from st_concepts.concepts import read_concepts
 from st_concepts.models import SpotVAE
-from st_concepts.pl._finish import finish, new_axes
+from st_concepts.pl._finish import finish
 from st_concepts.pl._histograms import auroc
-from st_concepts.pl._tissue import panel_size
+from st_concepts.pl._tissue import panels
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Settings:
     groupby: str
     layer: str | None = None
     batch_key: str | None = None
+    section_key: str | None = None
     n_latent: int = 20
     max_epochs: int | None = None
     estimator: str = "discriminant"
@@ -49,7 +51,9 @@ def analyse(adata: AnnData, settings: Settings) -> SpotVAE:
     tl.embed(adata, model)
     tl.concepts(adata, model, groupby=s.groupby, estimator=s.estimator)
     tl.saliency(adata, model, method=s.method)
-    tl.rank_genes_concepts(adata, method=s.statistic, null=s.null, n_null=s.n_null, seed=s.seed)
+    tl.rank_genes_concepts(
+        adata, method=s.statistic, null=s.null, n_null=s.n_null, section_key=s.section_key, seed=s.seed
+    )
     if s.n_maps:
         for concept, genes in top_salient(adata, s.n_maps).items():
             tl.saliency_map(adata, model, concept=concept, genes=genes, method=s.method)
@@ -142,7 +146,9 @@ def _mapped(adata: AnnData) -> dict[str, str]:
 
 
 def _saliency_maps(adata: AnnData, mapped: dict[str, str], path: Path) -> None:
-    axes = new_axes(len(mapped), ncols=3, panel=panel_size(adata))
-    for ax, (concept, gene) in zip(axes, mapped.items(), strict=True):
-        pl.saliency_map(adata, concept=concept, genes=gene, ax=ax, show=False)
+    n, sections = len(mapped), sections_of(adata)
+    axes = panels(adata, sections, n, ncols=3)
+    for j, (concept, gene) in enumerate(mapped.items()):
+        # the panels of one concept, section after section
+        pl.saliency_map(adata, concept=concept, genes=gene, ax=axes[j::n], show=False)
     finish(axes[0].figure, path.name, show=False, save=path, own=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,6 +20,7 @@ from st_concepts.cli._errors import UsageError, complain, say
 from st_concepts.cli._files import check_store, check_target, check_targets, write_csv, write_result
 from st_concepts.cli._pipeline import Settings, analyse, drop_results, pictures, summary
 from st_concepts.cli._report import check_report
+from st_concepts.cli._tissue import check_tissue
 from st_concepts.concepts import get_estimator
 from st_concepts.io._platforms import KINDS
 from st_concepts.models._validate import check_counts, count_matrix
@@ -80,15 +83,20 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
         complain("note", f"{files.source} holds earlier results, which are replaced: {', '.join(old)}.")
     settings = replace(settings, null=_null(adata, settings.null))
     _check_column(adata, "--groupby", settings.groupby)
-    if settings.batch_key is not None:
-        _check_column(adata, "--batch-key", settings.batch_key)
+    for option, name in (("--batch-key", settings.batch_key), ("--section-key", settings.section_key)):
+        if name is not None:
+            _check_column(adata, option, name)
+    said = check_tissue(adata, settings, drawn=files.pictures is not None or files.report is not None)
     _check_labels(adata, settings.groupby)
     check_counts(adata, settings.layer)
     if min_spots:
         adata = _seen(adata, settings.layer, min_spots)
     say(f"data: {files.source} ({KINDS[kind].what}), {adata.n_obs} spots x {adata.n_vars} genes")
 
-    model = analyse(adata, settings)
+    with warnings.catch_warnings():
+        for remark in said:
+            warnings.filterwarnings("ignore", message=re.escape(remark))
+        model = analyse(adata, settings)
     say(summary(adata))
     # SpatialData in, SpatialData out
     whole = files.source if kind == "spatialdata" and files.out.suffix == ".zarr" else None

@@ -10,10 +10,11 @@ import pandas as pd
 from anndata import AnnData
 from scipy.spatial import cKDTree
 
+from st_concepts._counts.positions import positions
+from st_concepts._counts.sections import sections_of
 from st_concepts._keys import KEYS
 from st_concepts.concepts import read_concepts
 from st_concepts.concepts._stream import membership, scores
-from st_concepts.io._frames import column
 from st_concepts.stats import NullModel, association_test, moran_null, permutation_null
 
 _WAVES = 64  # random Fourier features a field
@@ -54,7 +55,7 @@ def calibration(
     alpha
         Nominal level.
     section_key
-        Column of ``adata.obs`` with sections; ``obs["section"]`` by default where it is there.
+        Column of ``adata.obs`` with sections; by default as in `st_concepts.tl.rank_genes_concepts`.
     concepts_key
         Entry of ``uns`` with the concepts.
     seed
@@ -88,11 +89,7 @@ def calibration(
         raise ValueError(f"target={target!r} is unknown; use 'label' or 'score'.")
     if KEYS.SPATIAL not in adata.obsm:
         raise KeyError("adata.obsm['spatial'] is missing: the made-up genes need the position of each spot.")
-    if section_key is not None and section_key not in adata.obs:
-        raise KeyError(f"section_key={section_key!r} is not a column of adata.obs.")
-    key = section_key or (KEYS.BATCH if KEYS.BATCH in adata.obs else None)
-    sections = np.zeros(adata.n_obs, dtype=np.int64) if key is None else pd.factorize(column(adata.obs, key))[0]
-    coords = np.asarray(adata.obsm[KEYS.SPATIAL], dtype=np.float64)[:, :2]
+    sections, coords = sections_of(adata, section_key, concepts_key=concepts_key).codes, positions(adata)
     concepts = read_concepts(adata, concepts_key)
     if target == "label":
         members = membership(adata, concepts).members

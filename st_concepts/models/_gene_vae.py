@@ -12,6 +12,8 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
+from st_concepts._counts.positions import positions
+from st_concepts._counts.sections import sections_of
 from st_concepts._keys import KEYS
 from st_concepts.io._frames import column
 from st_concepts.io._rows import as_csr
@@ -378,13 +380,14 @@ def _positions(adata: AnnData, key: str) -> np.ndarray:
             f"adata.obsm[{key!r}] is missing (there: {have}); GeneVAE needs the position of each spot. "
             "Name the entry that holds x and y: spatial_key=..."
         )
-    section = column(adata.obs, KEYS.BATCH) if KEYS.BATCH in adata.obs else None
-    if section is not None and section.nunique() > 1:
+    found = sections_of(adata)
+    if found.several:
+        first = column(adata.obs, found.key).iloc[0]
         raise ValueError(
-            f"adata holds {section.nunique()} sections (obs[{KEYS.BATCH!r}]) that would lie on top of each other in "
-            f"one raster. Make a GeneVAE of each: adata[adata.obs[{KEYS.BATCH!r}] == {section.iloc[0]!r}].copy()."
+            f"adata holds {len(found.names)} sections (obs[{found.key!r}]) that would lie on top of each other in "
+            f"one raster. Make a GeneVAE of each: adata[adata.obs[{found.key!r}] == {first!r}].copy()."
         )
-    return np.asarray(adata.obsm[key])[:, :2]
+    return positions(adata, key=key)
 
 
 def _rows(adata: AnnData, genes: Sequence[str] | None) -> np.ndarray | None:

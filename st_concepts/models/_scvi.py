@@ -51,6 +51,8 @@ class ScviEncoder:
     ----------
     var_names, n_latent, fingerprint, device, first_layer
         See `st_concepts.models._encoder.Encoder`.
+    batch_key
+        Column of ``obs`` with the batches that the model was set up with, or `None`.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class ScviEncoder:
         *,
         log_variational: bool,
         covariates: list[tuple[str, list[Any]]],
+        batch_key: str | None = None,
     ) -> None:
+        self.batch_key = batch_key
         self._first, self._var_names, self._log_variational = first, var_names, log_variational
         self._covariates = covariates
         self._fingerprint = _digest(first, var_names)
@@ -186,6 +190,7 @@ def from_scvi(model: SCVI | LinearSCVI | SCANVI) -> ScviEncoder:
         var_names,
         log_variational=model.module.log_variational,
         covariates=_covariates(model, levels),
+        batch_key=_batch_key(model),
     )
 
 
@@ -240,6 +245,13 @@ def _covariates(model: Any, levels: list[int]) -> list[tuple[str, list[Any]]]:
         extra = manager.get_state_registry(REGISTRY_KEYS.CAT_COVS_KEY)
         found += [(key, list(extra.mappings[key])) for key in extra.field_keys]
     return [covariate for covariate, n in zip(found, levels, strict=True) if n]
+
+
+def _batch_key(model: Any) -> str | None:
+    from scvi import REGISTRY_KEYS
+
+    key = str(model.adata_manager.get_state_registry(REGISTRY_KEYS.BATCH_KEY).original_key)
+    return None if key.startswith("_scvi") else key  # a column that scvi makes where none was named
 
 
 def _digest(first: FirstLayer, var_names: pd.Index) -> str:

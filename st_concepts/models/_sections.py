@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from st_concepts._counts.sections import read_sections
 from st_concepts.io._frames import column
 
 
@@ -19,18 +20,9 @@ def section_names(obs: Any, key: str | None) -> list[str]:
     KeyError
         ``key`` is not a column.
     ValueError
-        The column has missing values.
+        The column has missing values, or is no column of sections.
     """
-    if key is None:
-        return []
-    if key not in obs:
-        have = ", ".join(map(repr, obs.columns)) or "none"
-        raise KeyError(f"batch_key={key!r} is not a column of adata.obs (it has: {have}).")
-    values = column(obs, key)
-    if values.isna().any():
-        raise ValueError(f"adata.obs[{key!r}] has missing values; every spot needs its section.")
-    categories = pd.Categorical(values).remove_unused_categories().categories
-    return list(dict.fromkeys(str(c) for c in categories))
+    return [] if key is None else read_sections(obs, key, option="batch_key")[0]
 
 
 def section_codes(obs: Any, key: str | None, sections: Sequence[str]) -> np.ndarray | None:

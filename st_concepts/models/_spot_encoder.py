@@ -121,6 +121,12 @@ class SpotEncoder:
         return self._fingerprint
 
     @property
+    def batch_key(self) -> str | None:
+        """Column of ``obs`` with the section of each spot; `None` where the model knows no sections."""
+        key = self._config["batch_key"]
+        return None if key is None else str(key)
+
+    @property
     def history(self) -> pd.DataFrame:
         """One row per epoch, indexed by ``epoch``; row 0 is the start. ``validation_nll`` is per spot."""
         columns = ["epoch", "train_loss", "validation_nll"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 _WINDOWLESS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 
 
-def new_axes(n: int, *, ncols: int, panel: tuple[float, float]) -> list[Axes]:
-    """``n`` axes on a fresh figure, row by row; ``panel`` is the size of one in inches."""
+def new_axes(n: int, *, ncols: int, panel: tuple[float, float], keep: Sequence[int] | None = None) -> list[Axes]:
+    """``n`` axes on a fresh figure, row by row; ``panel`` is the size of one in inches; ``keep`` leaves gaps."""
     import matplotlib.pyplot as plt
 
     ncols = max(1, min(ncols, n))
@@ -24,9 +25,10 @@ def new_axes(n: int, *, ncols: int, panel: tuple[float, float]) -> list[Axes]:
     _, grid = plt.subplots(
         nrows, ncols, figsize=(panel[0] * ncols, panel[1] * nrows), layout="constrained", squeeze=False
     )
-    for extra in grid.ravel()[n:]:
-        extra.remove()
-    return list(grid.ravel()[:n])
+    kept = range(n) if keep is None else keep
+    for j in set(range(grid.size)) - set(kept):
+        grid.ravel()[j].remove()
+    return [grid.ravel()[j] for j in kept]
 
 
 def given_axes(ax: Any, n: int) -> list[Axes] | None:

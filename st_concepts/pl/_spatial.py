@@ -29,6 +29,7 @@ def annotation(
     adata: AnnData,
     groupby: str | None = None,
     *,
+    section_key: str | None = None,
     library_key: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
@@ -43,12 +44,12 @@ def annotation(
         A section; only read. Colours come from ``uns[groupby + "_colors"]`` where they are there.
     groupby
         Column of ``adata.obs``; by default the one that the concepts were made of.
-    library_key, ax, show, save, **kwargs
+    section_key, library_key, ax, show, save, **kwargs
         As in `concept_scores`.
 
     Returns
     -------
-    The axes; a list where there are several libraries.
+    The axes; a list where there are several sections.
 
     Raises
     ------
@@ -81,6 +82,7 @@ def annotation(
         unit="",
         ncols=4,
         width=6.4,
+        section_key=section_key,
         library_key=library_key,
         ax=ax,
         show=show,
@@ -96,6 +98,7 @@ def concept_scores(
     key: str = KEYS.CONCEPTS,
     cmap: str = "RdBu_r",
     ncols: int = 3,
+    section_key: str | None = None,
     library_key: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
@@ -115,12 +118,15 @@ def concept_scores(
     cmap
         Diverging colour map; its middle is the mean score, its ends the 99th percentile of absolute scores.
     ncols
-        Panels a row.
+        Panels a row; of several sections up to twice as many, where a section then fits one row.
+    section_key
+        Column of ``adata.obs`` with the section of each spot; a section has a row of panels, on the image of
+        ``uns["spatial"]`` that is called like it. By default the key that was given for the markers, the ``batch_key``
+        of the model, or ``section``, ``library_id`` or ``sample``, those first that agree with the images.
     library_key
-        Column of ``adata.obs`` that says which image of ``uns["spatial"]`` a spot is on; needed for several images
-        unless it is called ``"section"``.
+        The same, by squidpy's name.
     ax
-        Axes to draw on, one per panel, instead of a new figure.
+        Axes to draw on, one per panel, section after section, instead of a new figure.
     show
         Show the figure; by default ``scanpy.settings.autoshow``, unless it is saved or drawn on ``ax``.
     save
@@ -137,7 +143,8 @@ def concept_scores(
     KeyError
         No concepts, no such concept, no scores, no coordinates in ``obsm["spatial"]``.
     ValueError
-        As many axes as panels are needed; several images and no ``library_key``.
+        As many axes as panels are needed; coordinates that cannot be; several images or stacked sections, and no
+        column that says which spot is where.
 
     Examples
     --------
@@ -157,8 +164,10 @@ def concept_scores(
         values,
         [made.names[j] for j in picked],
         [{"cmap": cmap, "norm": symmetric(v)} | kwargs for v in values],
+        concepts_key=key,
         unit="concept score (s.d.)",
         ncols=ncols,
+        section_key=section_key,
         library_key=library_key,
         ax=ax,
         show=show,
@@ -176,6 +185,7 @@ def saliency_map(
     layer: str | None = None,
     cmap: str = "BrBG_r",
     ncols: int = 3,
+    section_key: str | None = None,
     library_key: str | None = None,
     ax: Axes | Sequence[Axes] | None = None,
     show: bool | None = None,
@@ -198,7 +208,7 @@ def saliency_map(
         Layer that holds the map; by default ``"concept_saliency_<concept>"``.
     cmap
         Diverging colour map around 0; its ends are the 99th percentile of absolute saliency.
-    ncols, library_key, ax, show, save, **kwargs
+    ncols, section_key, library_key, ax, show, save, **kwargs
         As in `concept_scores`.
 
     Returns
@@ -256,8 +266,10 @@ def saliency_map(
         values,
         [f"{adata.var_names[i]} for {made.names[j]}" for i in index],
         [{"cmap": cmap, "norm": symmetric(v)} | kwargs for v in values],
+        concepts_key=key,
         unit="saliency (units of the score)",
         ncols=ncols,
+        section_key=section_key,
         library_key=library_key,
         ax=ax,
         show=show,

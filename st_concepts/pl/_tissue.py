@@ -1,4 +1,4 @@
-"""One panel per value and library on the tissue, drawn by squidpy, cropped to the spots."""
+"""One panel per section and value on the tissue, drawn by squidpy, cropped to the spots."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pandas as pd
 from anndata import AnnData
 from scipy.spatial import cKDTree
 
+from st_concepts._counts.images import TissueImage, read_images
+from st_concepts._counts.positions import positions
+from st_concepts._counts.sections import Sections, sections_of
 from st_concepts._keys import KEYS
 from st_concepts.pl._finish import finish, given_axes, new_axes
 
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _VALUE = "value"
+_LIBRARY = "section"
+_SPOT_OF_PITCH = 0.6  # diameter of a spot whose size nobody says; Visium has 55 of 100 micrometres
+_LONG_TITLE = 30  # characters that fit over a panel
+_TALLEST = 300.0  # inches of a whole picture
 PANEL_WIDTH = 4.6  # inches, colour bar included
 
 
@@ -31,43 +38,79 @@ def draw(
     unit: str,
     ncols: int,
     width: float = PANEL_WIDTH,
-    library_key: str | None,
+    section_key: str | None = None,
+    library_key: str | None = None,
+    concepts_key: str = KEYS.CONCEPTS,
     ax: Axes | Sequence[Axes] | None,
     show: bool | None,
     save: str | os.PathLike[str] | bool | None,
     name: str,
 ) -> Axes | list[Axes]:
-    """One panel per value and library, on a light copy that holds nothing but what is drawn."""
-    if KEYS.SPATIAL not in adata.obsm:
-        raise KeyError(
-            f"adata.obsm[{KEYS.SPATIAL!r}] is missing: put the coordinates of the spots there, an (n_obs, 2) array."
-        )
-    libraries = _libraries(adata, library_key)
-    axes = given_axes(ax, len(values) * len(libraries))
+    """One panel per section and value, on a light copy that holds nothing but what is drawn."""
+    positions(adata)  # what is wrong with them is said before anything else
+    sections = sections_of(adata, one_key(section_key, library_key), concepts_key=concepts_key, warn=False)
+    images, remarks = read_images(adata, sections)
+    for remark in [*sections.remarks, *remarks]:
+        warnings.warn(remark, UserWarning, stacklevel=3)
+    n = len(values) * len(sections.names)
+    axes = given_axes(ax, n)
     own = axes is None
     if axes is None:
-        axes = new_axes(len(values) * len(libraries), ncols=ncols, panel=panel_size(adata, width))
+        axes = panels(adata, sections, len(values), ncols=ncols, width=width)
     position = iter(axes)
-    for value, title, option in zip(values, titles, options, strict=True):
-        for library, rows in libraries:
-            label = f"{title}, {library}" if len(libraries) > 1 else title
-            _panel(adata, value, rows, library, title=label, unit=unit, ax=next(position), options=option)
+    for (section, rows), image in zip(sections.rows(), images, strict=True):
+        for value, title, option in zip(values, titles, options, strict=True):
+            label = _label(title, section) if sections.several else title
+            _panel(adata, value, rows, image, title=label, unit=unit, ax=next(position), options=option)
     finish(axes[0].figure, name, show=show, save=save, own=own)
     return axes[0] if len(axes) == 1 else axes
 
 
-def panel_size(adata: AnnData, width: float = PANEL_WIDTH) -> tuple[float, float]:
+def one_key(section_key: str | None, library_key: str | None) -> str | None:
+    """The column of sections, by our name or by squidpy's; `ValueError` where they differ."""
+    if section_key is not None and library_key is not None and section_key != library_key:
+        raise ValueError(
+            f"section_key={section_key!r} and library_key={library_key!r} are two names of one thing; give one."
+        )
+    return library_key if section_key is None else section_key
+
+
+def panels(adata: AnnData, sections: Sections, n: int, *, ncols: int, width: float = PANEL_WIDTH) -> list[Axes]:
+    """Axes for ``n`` values of each section, section after section; each section begins a row of its own."""
+    width, height = panel_size(adata, width, sections)
+    n_rows = len(sections.names) * -(-n // max(1, ncols))
+    size = width, min(height, _TALLEST / n_rows)  # more is more than picture files hold
+    if n == 1 or not sections.several:
+        return new_axes(n * len(sections.names), ncols=ncols, panel=size)
+    # one row a section, as far as it stays readable
+    ncols = n if n <= 2 * ncols else max(1, ncols)
+    of_section = -(-n // ncols) * ncols
+    keep = [s * of_section + j for s in range(len(sections.names)) for j in range(n)]
+    return new_axes(of_section * len(sections.names), ncols=ncols, panel=size, keep=keep)
+
+
+def panel_size(adata: AnnData, width: float = PANEL_WIDTH, sections: Sections | None = None) -> tuple[float, float]:
     """Width and height in inches of a panel that fits the shape of the tissue, its title and its colour bar."""
-    extent = np.ptp(np.asarray(adata.obsm[KEYS.SPATIAL], dtype=np.float64)[:, :2], axis=0)
-    ratio = float(np.clip(extent[1] / extent[0], 0.4, 2.0)) if extent.min() > 0 else 1.0
-    return width, (width - 1.2) * ratio + 0.5
+    xy = positions(adata)
+    parts = [xy] if sections is None else [xy[rows] for _, rows in sections.rows() if rows.any()]
+    ratios = []
+    for part in parts:
+        extent = np.ptp(part, axis=0)
+        ratios.append(float(np.clip(extent[1] / extent[0], 0.4, 2.0)) if extent.min() > 0 else 1.0)
+    # of several sections the one in the middle: a single tall one must not stretch all
+    return width, (width - 1.2) * float(np.median(ratios)) + 0.5
+
+
+def _label(title: str, section: str) -> str:
+    both = f"{title}, {section}"
+    return both if len(both) <= _LONG_TITLE else f"{title}\n{section}"
 
 
 def _panel(
     adata: AnnData,
     value: pd.Series,
     rows: np.ndarray,
-    library: str | None,
+    image: TissueImage | None,
     *,
     title: str,
     unit: str,
@@ -76,22 +119,19 @@ def _panel(
 ) -> None:
     light = AnnData(
         obs=pd.DataFrame({_VALUE: value.to_numpy() if value.dtype != "category" else value.array}, value.index)[rows],
-        obsm={KEYS.SPATIAL: np.asarray(adata.obsm[KEYS.SPATIAL], dtype=np.float64)[rows, :2]},
+        obsm={KEYS.SPATIAL: positions(adata)[rows]},
     )
-    if library is None:
+    spatial = light.obsm[KEYS.SPATIAL]
+    if image is None:
         # any library_id will do without an image; none makes squidpy ask for one
-        size = _point_size(light.obsm[KEYS.SPATIAL], ax)
-        where: dict[str, Any] = {"shape": None, "size": size, "library_id": ""}
+        where: dict[str, Any] = {"shape": None, "size": _point_size(spatial, ax), "library_id": ""}
     else:
-        stored = adata.uns[KEYS.SPATIAL][library]
-        light.uns[KEYS.SPATIAL] = {library: stored}
-        images = stored["images"]
-        where = {
-            "shape": "circle",
-            "library_id": library,
-            "img_res_key": "hires" if "hires" in images else next(iter(images)),
-            "size": 1.3,
+        factors = {
+            "tissue_hires_scalef": image.scale,
+            "spot_diameter_fullres": image.diameter or _SPOT_OF_PITCH * _pitch(spatial),
         }
+        light.uns[KEYS.SPATIAL] = {_LIBRARY: {"images": {"hires": image.pixels}, "scalefactors": factors}}
+        where = {"shape": "circle", "library_id": _LIBRARY, "img_res_key": "hires", "size": 1.3}
     before = set(ax.figure.axes)
     with warnings.catch_warnings():
         # squidpy about its own docstrings, its use of matplotlib, and a colour map it passes with colours
@@ -105,9 +145,8 @@ def _panel(
         bar.set_ylabel(unit)
     ax.set(xlabel="", ylabel="")
     ax.spines[:].set_visible(False)
-    if library is not None and options.get("crop_coord") is None:
-        factor = float(stored["scalefactors"].get(f"tissue_{where['img_res_key']}_scalef", 1.0))
-        _crop(ax, light.obsm[KEYS.SPATIAL] * factor)
+    if image is not None and options.get("crop_coord") is None:
+        _crop(ax, spatial * image.scale)
 
 
 def _crop(ax: Axes, pixels: np.ndarray) -> None:
@@ -118,31 +157,6 @@ def _crop(ax: Axes, pixels: np.ndarray) -> None:
     ax.set_ylim(high[1] + margin, low[1] - margin)  # pixel rows count downwards
 
 
-def _libraries(adata: AnnData, library_key: str | None) -> list[tuple[str | None, np.ndarray]]:
-    """Images to draw on, each with its rows (boolean); one entry of `None` where there is no image."""
-    everything = np.ones(adata.n_obs, dtype=bool)
-    stored = adata.uns.get(KEYS.SPATIAL, {})
-    with_image = [name for name, entry in stored.items() if isinstance(entry, dict) and entry.get("images")]
-    if not with_image:
-        return [(None, everything)]
-    if len(with_image) == 1 and library_key is None:
-        return [(with_image[0], everything)]
-    key = library_key or KEYS.BATCH
-    if key not in adata.obs:
-        raise ValueError(
-            f"adata.uns['spatial'] holds {len(with_image)} images and adata.obs has no column {key!r}; name the column "
-            "that says on which image a spot is: library_key=."
-        )
-    sections = adata.obs[key].astype(str).to_numpy()
-    unknown = sorted(set(sections) - set(with_image))
-    if unknown:
-        raise ValueError(
-            f"adata.obs[{key!r}] names {unknown[0]!r}, but adata.uns['spatial'] has images of {', '.join(with_image)} "
-            "only; name the right column with library_key=."
-        )
-    return [(name, sections == name) for name in with_image if (sections == name).any()]
-
-
 def _point_size(spatial: np.ndarray, ax: Axes) -> float:
     """Area of a point, in points squared, such that neighbours nearly touch."""
     box = ax.get_position()
@@ -150,11 +164,18 @@ def _point_size(spatial: np.ndarray, ax: Axes) -> float:
     extent = np.ptp(spatial, axis=0)
     extent[extent == 0] = 1.0
     per_inch = max(extent[0] / max(width, 1e-6), extent[1] / max(height, 1e-6))
-    some = spatial[:: max(1, len(spatial) // 2000)]
-    distance = cKDTree(spatial).query(some, k=2)[0][:, 1] if len(spatial) > 1 else np.ones(1)
-    pitch = float(np.median(distance)) / per_inch * 72
+    pitch = _pitch(spatial) / per_inch * 72
     # "." is drawn at half of the nominal diameter
     return float(np.clip((1.7 * pitch) ** 2, 0.5, 600.0))
+
+
+def _pitch(spatial: np.ndarray) -> float:
+    """Usual distance of neighbours; spots at one place are one."""
+    places = np.unique(spatial, axis=0)
+    if len(places) < 2:
+        return 1.0
+    some = places[:: max(1, len(places) // 2000)]
+    return float(np.median(cKDTree(places).query(some, k=2)[0][:, 1]))
 
 
 def symmetric(values: pd.Series) -> Any:
@@ -166,3 +187,13 @@ def symmetric(values: pd.Series) -> Any:
     drawn = finite[finite > 0]
     end = float(np.percentile(drawn, 99)) if drawn.size else 1.0
     return Normalize(vmin=-end, vmax=end)
+
+
+def _libraries(adata: AnnData, library_key: str | None) -> list[tuple[str | None, np.ndarray]]:
+    """Name of the image of each section, or `None`, and its rows."""
+    sections = sections_of(adata, library_key, warn=False)
+    images, _ = read_images(adata, sections)
+    return [
+        (None if image is None else image.library, rows)
+        for (_, rows), image in zip(sections.rows(), images, strict=True)
+    ]

@@ -188,6 +188,7 @@ def concepts(
             "target_sum": float(getattr(encoder, "target_sum", np.median(totals[totals > 0]))),
             "key": key_added,
             "score_key": score_key,
+            "section_key": getattr(encoder, "batch_key", None) or "",
         }
         | ({"label_error": soft.label_error} if soft is not None and np.isfinite(soft.label_error) else {}),
         n_labelled=named.inside.sum(0) if named is not None else np.zeros(len(names), dtype=np.int64),

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.positions import positions
+from st_concepts._counts.sections import sections_of
 from st_concepts._keys import KEYS
 from st_concepts.concepts import read_concepts
 from st_concepts.io._frames import column
@@ -52,8 +54,8 @@ def cross_fit(
     n_folds
         Number of spatial folds: compact tiles of equal size. Not used with several sections.
     section_key
-        Column of ``adata.obs`` with sections: each section is a fold. By default ``obs["section"]`` where it names more
-        than one.
+        Column of ``adata.obs`` with sections: each section is a fold. By default as in
+        `st_concepts.tl.rank_genes_concepts`, where that column names more than one.
     layer
         Layer with the counts; `None` for ``adata.X``.
     estimator, unlabelled
@@ -121,16 +123,13 @@ def _part(adata: AnnData, rows: np.ndarray, layer: str | None) -> AnnData:
 
 def _folds(adata: AnnData, n_folds: int, section_key: str | None) -> np.ndarray:
     """Fold of each spot, int64 ``(n_obs,)``."""
-    if section_key is not None and section_key not in adata.obs:
-        raise KeyError(f"section_key={section_key!r} is not a column of adata.obs.")
-    key = section_key or (KEYS.BATCH if KEYS.BATCH in adata.obs else None)
-    names = None if key is None else column(adata.obs, key)
-    if names is not None and names.nunique() > 1:
-        return pd.factorize(names)[0]
+    found = sections_of(adata, section_key)
+    if found.several:
+        return found.codes
     if section_key is not None:
         raise ValueError(f"adata.obs[{section_key!r}] names one section only; leave section_key out for spatial folds.")
     if n_folds < 2:
         raise ValueError(f"n_folds={n_folds} must be at least 2.")
     if KEYS.SPATIAL not in adata.obsm:
         raise ValueError("Spatial folds need the position of each spot in adata.obsm['spatial'].")
-    return np.asarray(balanced_tiles(np.asarray(adata.obsm[KEYS.SPATIAL], dtype=np.float64)[:, :2], n_folds))
+    return np.asarray(balanced_tiles(positions(adata), n_folds))

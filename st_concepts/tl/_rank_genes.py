@@ -10,10 +10,12 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from st_concepts._counts.positions import positions
+from st_concepts._counts.sections import sections_of
 from st_concepts._keys import KEYS
 from st_concepts._processes import size
 from st_concepts.concepts import DOUBT_ABOVE, ConceptSet, Membership, read_concepts
-from st_concepts.io._frames import as_frame, column
+from st_concepts.io._frames import as_frame
 from st_concepts.stats import (
     AssociationResult,
     NullModel,
@@ -78,7 +80,8 @@ def rank_genes_concepts(
     n_null
         Null copies for the empirical p-values; 0 for none. The other p-values come from the closed form of the null.
     section_key
-        Column of ``adata.obs`` with the section of each spot; ``obs["section"]`` by default where it is there.
+        Column of ``adata.obs`` with the section of each spot. By default the ``batch_key`` of the model, then
+        ``section``, ``library_id`` and ``sample``, those first that agree with the images in ``uns["spatial"]``.
     graph_key
         Entry of ``adata.obsp`` with spatial weights, for example ``"spatial_connectivities"``; by default a graph is
         made from ``obsm["spatial"]``.
@@ -100,7 +103,8 @@ def rank_genes_concepts(
     ``uns["rank_genes_concepts"]``
         The contract of ``sc.tl.rank_genes_groups``: record arrays by concept, all genes, sorted by score: ``names``,
         ``scores`` (the statistic), ``logfoldchanges`` (log2 of mean normalised expression inside over outside),
-        ``pvals`` (two-sided), ``pvals_adj`` (Benjamini-Hochberg within the concept); and ``params``.
+        ``pvals`` (two-sided), ``pvals_adj`` (Benjamini-Hochberg within the concept); and ``params``, which hold the
+        ``section_key`` and the ``graph`` that were used (``"coordinates"``, ``"obsp"`` by ``graph_key``, ``"none"``).
     ``varm["rank_genes_concepts_<table>"]``
         float64 DataFrames, genes x concepts: ``z``, ``pval``, ``pval_greater`` (one-sided: higher inside), ``qval``,
         ``qval_all`` (over all concepts), ``lfc``, ``pct_in``, ``pct_out`` (share of spots in which the gene is seen),
@@ -115,7 +119,8 @@ def rank_genes_concepts(
     KeyError
         No concepts yet, a missing column or slot.
     ValueError
-        ``null="moran"`` without coordinates; unknown option; X is neither counts nor log-normalised.
+        ``null="moran"`` without coordinates, or with such as cannot be; sections that lie on each other and that no
+        column tells apart; unknown option; X is neither counts nor log-normalised.
 
     Examples
     --------
@@ -143,7 +148,10 @@ def rank_genes_concepts(
     members = Membership(names, members.members[:, chosen])
     score = scores(adata, made, score_key).to_numpy(dtype=np.float64)[:, chosen]
     saliency = _saliency(adata, saliency_key, labels) if method == "saliency" else None
-    model_null = _null(adata, null, section_key, graph_key)
+    # a graph of the user's knows which spots are neighbours, wherever they lie
+    found = sections_of(adata, section_key, concepts_key=concepts_key, tested=False, check_stacked=graph_key is None)
+    sections = found.codes
+    model_null = _null(adata, null, sections, graph_key)
 
     layer = layer if layer is not None else (made.params.get("layer") or None)
     data = Expression.open(adata, layer, float(made.params["target_sum"]))
@@ -163,7 +171,6 @@ def rank_genes_concepts(
     y = np.where(by_score, score, label_target)
     # a gene is tested against the score less its own part of it
     own_weights = None if gradient is None else np.where(by_score, gradient, 0.0)
-    sections = _sections(adata, section_key)
     # one count of a nearly empty spot, scaled to full depth, would outweigh a layer
     sides = SideSums(members.inside & usable[:, None], members.outside & usable[:, None], adata.n_vars)
     x = _readable(data, sides, hold=null == "permutation" and n_null > 0)
@@ -195,7 +202,7 @@ def rank_genes_concepts(
     }
     if tested.pval_empirical is not None:
         tables["pval_empirical"] = tested.pval_empirical
-    if sections is not None and model_null is not None and len(set(sections)) > 1:
+    if model_null is not None and found.several:
         _, agreed = association_by_section(x, y, model_null, own_weights=own_weights)
         tables |= {
             "z_combined": agreed.z,
@@ -216,6 +223,10 @@ def rank_genes_concepts(
         "score_auroc": np.nan_to_num(separation, nan=-1.0),
         "concepts": np.array(names, dtype=object),
         "model": made.model,
+        "section_key": found.key,
+        "section_source": found.how,
+        "graph_key": graph_key or "",
+        "graph": "none" if null != "moran" else "obsp" if graph_key is not None else "coordinates",
     }
     if layer is not None:
         params["layer"] = layer
@@ -279,16 +290,7 @@ def _gradient(adata: AnnData, made: ConceptSet, labels: list[str]) -> np.ndarray
     return np.nan_to_num(frame[labels].to_numpy(dtype=np.float64))
 
 
-def _sections(adata: AnnData, key: str | None) -> np.ndarray | None:
-    if key is None:
-        key = KEYS.BATCH if KEYS.BATCH in adata.obs else None
-    elif key not in adata.obs:
-        raise KeyError(f"section_key={key!r} is not a column of adata.obs.")
-    return None if key is None else pd.factorize(column(adata.obs, key).astype(str), sort=True)[0]
-
-
-def _null(adata: AnnData, null: str, section_key: str | None, graph_key: str | None) -> NullModel | None:
-    sections = _sections(adata, section_key)
+def _null(adata: AnnData, null: str, sections: np.ndarray, graph_key: str | None) -> NullModel | None:
     if null == "none":
         return None
     if null == "permutation":
@@ -301,8 +303,8 @@ def _null(adata: AnnData, null: str, section_key: str | None, graph_key: str | N
             "null='moran' needs the position of each spot in adata.obsm['spatial'] (or a graph in adata.obsp, named by "
             "graph_key). Without positions use null='permutation', which treats neighbouring spots as independent."
         )
-    coords = np.asarray(adata.obsm[KEYS.SPATIAL])[:, :2].astype(np.float64) if KEYS.SPATIAL in adata.obsm else None
-    return moran_null(coords, sections, graph=graph)
+    # beside a graph coordinates only serve to make tiles of large sections
+    return moran_null(positions(adata) if KEYS.SPATIAL in adata.obsm else None, sections, graph=graph)
 
 
 def _group_column(members: Membership, index: pd.Index) -> pd.Series:

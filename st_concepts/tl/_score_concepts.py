@@ -74,7 +74,8 @@ def score_concepts(
     latent, _ = embed_all(adata, encoder, layer)
     gradient = mean_gradient(adata, encoder, layer, made)
     score_key = score_key or concept_slot(KEYS.SCORE, key_added)
-    made = replace(made, params=made.params | {"layer": layer or "", "key": key_added, "score_key": score_key})
+    own = {"layer": layer or "", "key": key_added, "score_key": score_key}
+    made = replace(made, params=made.params | own | {"section_key": getattr(encoder, "batch_key", None) or ""})
     members = _labels_at_hand(adata, made)
     out = adata.copy() if copy else adata
     out.uns[key_added] = made.to_uns()

@@ -138,7 +138,7 @@ def test_several_images_need_to_know_which_spot_is_on_which(done):
     adata.uns["spatial"]["s2"] = adata.uns["spatial"]["s1"]
     adata.obs["slide"] = np.where(np.arange(adata.n_obs) < 100, "s1", "s2")
     del adata.obs["section"]
-    with pytest.raises(ValueError, match="library_key"):
+    with pytest.raises(ValueError, match="section_key"):
         stc.pl.concept_scores(adata, "GCL", show=False)
     axes = stc.pl.concept_scores(adata, "GCL", library_key="slide", show=False)
     assert [ax.get_title() for ax in axes] == ["GCL, s1", "GCL, s2"]

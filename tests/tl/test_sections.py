@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -103,3 +104,39 @@ def test_errors_of_cross_fit(simulated) -> None:
     with pytest.raises(ValueError, match="position of each spot"):
         stc.tl.cross_fit(simulated, "side")
     assert "concept_score_crossfit" not in simulated.obsm
+
+
+def test_the_section_key_and_the_graph_are_recorded_and_kept_in_the_file(three_sections, tmp_path) -> None:
+    adata, _ = three_sections
+    adata = adata.copy()
+    stc.tl.rank_genes_concepts(adata, n_null=0)
+    params = adata.uns["rank_genes_concepts"]["params"]
+    told = {k: params[k] for k in ("section_key", "section_source", "graph", "graph_key")}
+    assert told == {"section_key": "section", "section_source": "model", "graph": "coordinates", "graph_key": ""}
+    adata.obs["slide"] = adata.obs["section"].astype(str)
+    adata.obsp["near"] = stc.stats.spatial_graph(adata.obsm["spatial"], adata.obs["slide"])
+    stc.tl.rank_genes_concepts(adata, n_null=0, section_key="slide", graph_key="near")
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    params = ad.read_h5ad(tmp_path / "a.h5ad").uns["rank_genes_concepts"]["params"]
+    told = {k: params[k] for k in ("section_key", "section_source", "graph", "graph_key")}
+    assert told == {"section_key": "slide", "section_source": "given", "graph": "obsp", "graph_key": "near"}
+    stc.tl.rank_genes_concepts(adata, null="none")
+    assert adata.uns["rank_genes_concepts"]["params"]["graph"] == "none"
+
+
+@pytest.mark.parametrize("null", ["moran", "permutation", "none"])
+def test_stacked_sections_are_not_tested_as_one_tissue(three_sections, null) -> None:
+    adata, _ = three_sections
+    adata = adata[adata.obs["section"] != "sim_3"].copy()
+    assert adata.obs["section"].nunique() == 2
+    both = (adata.obs["section"] == adata.obs["section"].iloc[0]).to_numpy()
+    n = min(both.sum(), (~both).sum())
+    adata.obsm["spatial"][np.flatnonzero(~both)[:n]] = adata.obsm["spatial"][np.flatnonzero(both)[:n]]
+    adata.obs["slide"] = adata.obs.pop("section")
+    with pytest.raises(ValueError, match=r"spots lie exactly on another spot.*section_key="):
+        stc.tl.rank_genes_concepts(adata, n_null=0, null=null)
+    stc.tl.rank_genes_concepts(adata, n_null=0, null=null, section_key="slide")
+    # a graph of the user's says what is next to what
+    adata.obsp["near"] = stc.stats.spatial_graph(adata.obsm["spatial"], adata.obs["slide"])
+    stc.tl.rank_genes_concepts(adata, n_null=0, null=null, graph_key="near")
+    assert adata.uns["rank_genes_concepts"]["params"]["section_key"] == ""
