@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts._keys import KEYS
+from st_concepts._keys import KEYS, safe_labels
 from st_concepts._processes import size
 from st_concepts.concepts import DOUBT_ABOVE, ConceptSet, Membership, read_concepts
 from st_concepts.io._frames import as_frame, column
@@ -306,5 +306,6 @@ def _null(adata: AnnData, null: str, section_key: str | None, graph_key: str | N
 def _group_column(members: Membership, index: pd.Index) -> pd.Series:
     inside = members.inside
     first = np.where(inside.any(1), inside.argmax(1), len(members.names))
-    categories = [*members.names, *(["rest"] if (first == len(members.names)).any() else [])]
+    others = safe_labels([*members.names, "rest"])[-1]  # a concept may have that name
+    categories = [*members.names, *([others] if (first == len(members.names)).any() else [])]
     return pd.Series(pd.Categorical.from_codes(first, categories), index=index)

@@ -44,8 +44,13 @@ def test_reference() -> None:
     assert from_labels(column, reference="b").names == ["a", "c"]  # the reference is no concept of its own
 
 
-def test_a_label_called_rest_can_be_the_reference() -> None:
-    made = from_labels(pd.Series(["a", "b", "rest"]), reference="rest")
+def test_a_label_called_rest_is_a_label_and_can_be_the_reference() -> None:
+    column = pd.Series(["a", "b", "rest"])
+    every = from_labels(column)
+    assert every.names == ["a", "b", "rest"]
+    assert every.members.tolist() == np.eye(3).tolist()
+    assert from_labels(column, reference="rest").members.tolist() == every.members.tolist()
+    made = from_labels(column, reference=["rest"])
     assert made.names == ["a", "b"]
     assert made.members.tolist() == [[1, -1], [-1, 1], [0, 0]]
 
