@@ -235,7 +235,10 @@ def is_number(text: str) -> bool:
 
 
 def _measured(where: str) -> str:
-    return f"{where} holds measurements, not labels; name a column of layers or regions, or cut it into classes first."
+    return (
+        f"{where} holds measurements, not labels. Name a column of layers or regions, or cut it into classes: "
+        "pd.cut(values, 3).astype(str)."
+    )
 
 
 def _distinct(column: Any, where: str, *, whole: bool = True) -> tuple[np.ndarray, list[Any], bool]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from anndata import AnnData
 from st_concepts._keys import KEYS
 from st_concepts._progress import get_logger
 
+from ._annotate_sections import by_section, settled, table_by_section
 from ._annotate_shapes import Overlap, is_napari, read_napari, read_shapes, spots_in
 from ._annotate_table import read_barcodes
 from ._annotation import match_labels
@@ -33,7 +34,7 @@ _KINDS = ("barcodes", "geojson", "napari", "spatialdata")
 
 def read_annotation(
     adata: AnnData,
-    path: str | PathLike[str] | SpatialData,
+    path: str | PathLike[str] | SpatialData | Mapping[str, Any],
     key: str = "layer",
     *,
     kind: str | None = None,
@@ -44,6 +45,8 @@ def read_annotation(
     scale: float | str = 1.0,
     overlap: Overlap = "smallest",
     categories: Sequence[str] | None = None,
+    missing: Sequence[str] | str | None = None,
+    section_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     """Bring layers that were drawn elsewhere to the spots.
@@ -54,7 +57,8 @@ def read_annotation(
         The section. Polygons need ``obsm["spatial"]``.
     path
         A table of barcode and label (CSV or TSV, the export of Loupe Browser included); GeoJSON of QuPath; a napari
-        shapes layer saved as CSV, or a folder of them, one a layer; a SpatialData store or object with shapes.
+        shapes layer saved as CSV, or a folder of them, one a layer; a SpatialData store or object with shapes. For
+        several sections in one AnnData, one for each: ``{"S1": "S1.csv", "S2": "S2.csv"}``, with ``section_key``.
     key
         Column of ``adata.obs`` to write.
     kind
@@ -76,6 +80,12 @@ def read_annotation(
     categories
         Labels in the order wanted, from the outside inwards, say: makes the column an ordered categorical. By default
         the labels in the order of the file, unordered.
+    missing
+        Words that mean missing, in any case, in place of `st_concepts.io.MISSING` (``"NA"``, ``"unknown"``,
+        ``"unassigned"`` and so on); ``[]`` for none. A word named in ``categories`` is a label.
+    section_key
+        Column of ``adata.obs`` with the section of each spot, for a file a section, or for one table with a column of
+        that name: barcodes are then looked for in their own section.
     copy
         Return a changed copy instead of writing into ``adata``.
 
@@ -89,15 +99,17 @@ def read_annotation(
     FileNotFoundError
         No such path.
     ValueError
-        The file cannot be read; no polygon touches any spot (with both bounding boxes); no barcode is a spot; labels
-        that are not in ``categories``.
+        The file cannot be read; no polygon touches any spot (with both bounding boxes); no barcode is a spot, or one is
+        several; numbers or names for labels; labels that are not in ``categories``.
     KeyError
-        Polygons, but no ``obsm["spatial"]``.
+        Polygons, but no ``obsm["spatial"]``; no column ``section_key``.
 
     Warns
     -----
     UserWarning
-        Barcodes that are not in the data; polygons that overlap or have no class; objects that are no areas.
+        Barcodes that are not in the data, or matched without a suffix or prefix; polygons that overlap or have no
+        class; objects that are no areas; words such as ``unknown`` that were taken as missing; labels that differ
+        little.
 
     Notes
     -----
@@ -119,13 +131,22 @@ def read_annotation(
         raise ValueError(f"kind={kind!r} is unknown; use {', '.join(map(repr, _KINDS))}.")
     if overlap not in get_args(Overlap):
         raise ValueError(f"overlap={overlap!r} is unknown; use {', '.join(map(repr, get_args(Overlap)))}.")
+    if isinstance(path, Mapping):
+        options = {"kind": kind, "column": column, "element": element, "coordinate_system": coordinate_system}
+        options |= {"label": label, "scale": scale, "overlap": overlap, "categories": categories, "missing": missing}
+        every = by_section(adata, path, key, section_key, read_annotation, options)
+        out = adata.copy() if copy else adata
+        out.obs[key] = pd.Series(every, index=out.obs_names)
+        return out if copy else None
     is_path = isinstance(path, (str, PathLike))
     where = str(path) if is_path else "The SpatialData"
     source = existing(path) if isinstance(path, (str, PathLike)) else path
     kind = kind or (_kind(source) if isinstance(source, Path) else "spatialdata")
     if kind == "barcodes":
-        labels, order, remarks = _from_table(adata, Path(where).expanduser(), key, column)
+        labels, order, remarks = _from_table(adata, Path(where).expanduser(), key, column, missing, section_key)
     else:
+        if section_key is not None:
+            raise ValueError("section_key= needs a drawing for each section: {section: path}.")
         if kind == "geojson":
             regions, remarks = read_geojson(Path(where).expanduser())
         elif kind == "napari":
@@ -135,17 +156,20 @@ def read_annotation(
         points, frames = _points(adata, scale)
         labels, order, more = spots_in(regions, points, overlap=overlap, where=where, frames=frames)
         remarks += more
+    labels, order, more, blank = settled(labels, order, missing, categories or (), where)
+    remarks = [*remarks, *more]
     values = _categorical(labels, order, categories, where)
     for remark in remarks:
         warnings.warn(f"{where}: {remark}.", UserWarning, stacklevel=2)
     unlabelled = int(pd.isna(values).sum())
     logger.info(
-        "%s: %d of %d spots labelled (%s), %d without a label",
+        "%s: %d of %d spots labelled (%s), %d without a label%s",
         where,
         adata.n_obs - unlabelled,
         adata.n_obs,
         ", ".join(f"{name} {int((labels == name).sum())}" for name in order),
         unlabelled,
+        blank,
     )
     out = adata.copy() if copy else adata
     out.obs[key] = pd.Series(values, index=out.obs_names)
@@ -170,9 +194,20 @@ def _kind(path: Path) -> str:
     return "napari" if is_napari(first.split(",")) else "barcodes"
 
 
-def _from_table(adata: AnnData, path: Path, key: str, column: str | None) -> tuple[np.ndarray, list[str], list[str]]:
+def _from_table(
+    adata: AnnData,
+    path: Path,
+    key: str,
+    column: str | None,
+    missing: Sequence[str] | str | None,
+    section_key: str | None,
+) -> tuple[np.ndarray, list[str], list[str]]:
     try:
-        return read_barcodes(path, adata.obs_names, key=key, column=column)
+        if section_key is not None:
+            found = table_by_section(adata, path, section_key, key=key, column=column, missing=missing)
+            return found.labels, found.order, found.remarks
+        found = read_barcodes(path, adata.obs_names, key=key, column=column, missing=missing)
+        return found.labels, found.order, found.remarks
     except ValueError as error:
         # spots of classic ST are named by position, "16.92x9.015" in one file and "17_9" in another
         if not mostly_spot_names(adata.obs_names.tolist()):
