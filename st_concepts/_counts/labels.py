@@ -255,7 +255,8 @@ def _distinct(column: Any, where: str, *, whole: bool = True) -> tuple[np.ndarra
         raise ValueError(_measured(where))
     if pd.api.types.is_float_dtype(kind):
         values = series.to_numpy(dtype=np.float64, na_value=np.nan)
-        if (values[~np.isnan(values)] % 1 != 0).any():  # infinities too
+        known = values[~np.isnan(values)]
+        if np.isinf(known).any() or (known != np.rint(known)).any():
             raise ValueError(_measured(where))
     if not pd.api.types.is_object_dtype(kind):
         codes, unique = pd.factorize(series)

@@ -41,7 +41,8 @@ def settled(
     words = missing_words(missing)
     kept = {tidy(k) for k in keep}
     left = [name for o in order if (name := tidy(o)) in kept or fold(name) not in words]
-    usual = {fold(word) for word in BLANKS} | {""}
+    # words that were named for this file need no remark
+    usual = words if missing is not None else {fold(word) for word in BLANKS} | {""}
     blank = {word: n for word, n in made.taken.items() if fold(word) in usual}
     words_taken = {word: n for word, n in made.taken.items() if word not in blank}
     remarks = ([taken_as_missing(words_taken)] if words_taken else []) + list(made.remarks)

@@ -15,7 +15,7 @@ _LANE = re.compile(r"(?P<core>.+)(?P<off>-\d+)", re.DOTALL)
 _ADDED = re.compile(r"(?P<core>.+?-\d+)(?P<off>[-_.:#|].+)", re.DOTALL)
 _BARE_ADDED = re.compile(r"(?P<core>[ACGTN]{8,})(?P<off>[-_.:#|].+)")
 _PREFIX = re.compile(r"(?P<off>.+[_:#|/.])(?P<core>[^_:#|/.]+)", re.DOTALL)
-_DASHED = re.compile(r"(?P<off>.+-)(?P<core>[^-]+(?:-\d+)?)", re.DOTALL)
+_DASHED = re.compile(r"(?P<off>.+?-)(?P<core>[^-]+(?:-\d+)?)", re.DOTALL)
 _POINT = re.compile(r"(?P<core>\d+)(?P<off>\.0+)")
 # share of the smaller side that must be found by a changed name; a few are found by chance
 _ENOUGH = 0.5

@@ -263,7 +263,8 @@ def _membership(
                 names_allowed=groups is not None,
             )
             found = from_labels(labels, groups=groups, reference=reference)
-            for remark in labels.said():
+            # words that were named here need no remark
+            for remark in labels.said() if missing is None else labels.remarks:
                 warnings.warn(f"adata.obs[{groupby!r}]: {remark}.", UserWarning, stacklevel=3)
             return found.check(), labels
         mask = {groupby: values}

@@ -127,7 +127,7 @@ def _labels(values: pd.Series, missing: Sequence[str] | str | None) -> pd.Series
         return values.astype(object)
     where = f"adata.obs[{values.name!r}]"
     labels = clean_labels(values, missing=missing, where=where)
-    for remark in labels.said():
+    for remark in labels.said() if missing is None else labels.remarks:
         warnings.warn(f"{where}: {remark}.", UserWarning, stacklevel=3)
     return pd.Series(labels.values, index=values.index).astype(object)
 

@@ -185,7 +185,7 @@ def _of_layers(
     labels = clean_labels(
         obs_column(adata, groupby), missing=missing, keep=wanted, where=where, names_allowed=groups is not None
     )
-    for remark in labels.said():
+    for remark in labels.said() if missing is None else labels.remarks:
         warnings.warn(f"{where}: {remark}.", UserWarning, stacklevel=3)
     have = labels.names
     wanted = have if groups is None else wanted

@@ -3,12 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st_concepts.concepts import Membership, from_labels, from_masks, from_scores
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["a", "b", "L2/3", None]), min_size=2, max_size=30),
     st.sampled_from(["str", "cat", "string"]),
