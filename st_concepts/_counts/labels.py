@@ -197,7 +197,7 @@ def fold(text: str) -> str:
 def taken_as_missing(taken: dict[str, int], things: str = "spots") -> str:
     """How many spots have a word for a label that means missing."""
     n = sum(taken.values())
-    most = sorted(taken.items(), key=lambda item: -item[1])
+    most = sorted(taken.items(), key=lambda item: (-item[1], item[0]))
     words = ", ".join(f"{word!r} {count}" for word, count in most[:5]) + (", ..." if len(most) > 5 else "")
     return f"{n} {things} have a label that means missing ({words}) and count as unlabelled; missing= names other words"
 

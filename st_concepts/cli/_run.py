@@ -81,6 +81,11 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
     if settings.batch_key is not None:
         _check_column(adata, "--batch-key", settings.batch_key)
     _check_labels(adata, settings.groupby, settings.missing)
+    if files.out.suffix == ".zarr" and any(":" in str(v) for v in adata.obs[settings.groupby].dropna().unique()):
+        raise UsageError(
+            f"--groupby {settings.groupby}: a label holds a colon, which a ranking in a zarr store cannot; rename "
+            "it, or let --out end in .h5ad."
+        )
     check_counts(adata, settings.layer)
     if min_spots:
         adata = _seen(adata, settings.layer, min_spots)
@@ -177,14 +182,14 @@ def _check_column(adata: AnnData, option: str, name: str) -> None:
 
 def _check_labels(adata: AnnData, groupby: str, missing: tuple[str, ...] | None) -> None:
     values = adata.obs[groupby]
+    remarks: list[str] = []
     if is_boolean(values):
         names, known = [str(v) for v in values.dropna().unique()], int(values.notna().sum())
         taken = ""
     else:
         labels = clean_labels(values, missing=missing, where=f"--groupby {groupby}")
-        for remark in labels.said():
-            complain("note", f"--groupby {groupby}: {remark}.".replace("missing=", "--missing"))
         names, known = labels.names, int((labels.codes >= 0).sum())
+        remarks = labels.said()
         taken = f" ({taken_as_missing(labels.taken)})".replace("missing=", "--missing") if labels.taken else ""
     if known == 0:
         raise UsageError(f"--groupby {groupby}: every spot is unlabelled{taken}.")
@@ -192,3 +197,5 @@ def _check_labels(adata: AnnData, groupby: str, missing: tuple[str, ...] | None)
         raise UsageError(
             f"--groupby {groupby}: all labelled spots are {names[0]!r}; at least two labels are needed{taken}."
         )
+    for remark in remarks:
+        complain("note", f"--groupby {groupby}: {remark}.".replace("missing=", "--missing"))
