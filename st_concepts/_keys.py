@@ -36,28 +36,35 @@ KEYS = _Keys()
 def safe_labels(names: Iterable[str]) -> list[str]:
     """Labels that anndata accepts as keys and columns, unique and in the order of ``names``.
 
-    anndata refuses ``/`` in keys, so ``"L2/3"`` becomes ``"L2_3"``. Should that collide with another name, a number is
-    appended. True names are kept in ``uns["concepts"]["names"]``.
+    anndata refuses ``/`` in keys, so ``"L2/3"`` becomes ``"L2_3"``; a backslash, a name that begins with a dot and
+    ``"_index"`` are mended likewise. Should that collide with another name, a number is appended, and so it is where
+    two names differ in case only, which would be one folder of a zarr store on many disks. True names are kept in
+    ``uns["concepts"]["names"]``.
 
     Examples
     --------
-    >>> safe_labels(["L1", "L2/3", "L2_3"])
-    ['L1', 'L2_3_1', 'L2_3']
+    >>> safe_labels(["L1", "L2/3", "L2_3", "l1"])
+    ['L1', 'L2_3_1', 'L2_3', 'l1_1']
     """
     names = [str(n) for n in names]
-    taken = {n for n in names if "/" not in n}
+    # names that can stay as they are have the first right to them
+    taken = {n.casefold(): n for n in reversed(names) if _safe(n) == n}
     out: list[str] = []
     for name in names:
-        label = name
-        if "/" in name:
-            base = label = name.replace("/", "_")
-            i = 0
-            while label in taken:
-                i += 1
-                label = f"{base}_{i}"
-            taken.add(label)
+        label = base = _safe(name)
+        i = 0
+        while taken.get(label.casefold(), name) != name or label in out:
+            i += 1
+            label = f"{base}_{i}"
+        taken.setdefault(label.casefold(), name)
         out.append(label)
     return out
+
+
+def _safe(name: str) -> str:
+    """A name without what a key of h5ad or zarr cannot hold."""
+    name = name.replace("/", "_").replace("\\", "_")
+    return f"_{name[1:]}" if name.startswith(".") else "index_" if name == "_index" else name
 
 
 def saliency_layer(label: str, key_added: str = KEYS.SALIENCY_MAP) -> str:

@@ -91,6 +91,16 @@ def run(
     scale: Annotated[
         str, typer.Option(help="Of --annotation: its pixels per unit of the spots, or 'hires' or 'lowres'.")
     ] = "1",
+    column: Annotated[
+        str | None, typer.Option(help="Column of --annotation with the labels, where it has several.")
+    ] = None,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Word that means no label, in place of the usual ones (nan, NA, unknown, ...); may be given several "
+            "times, or several words with commas."
+        ),
+    ] = None,
     layer: Annotated[str | None, typer.Option(help="Layer that holds the raw counts; by default X.")] = None,
     batch_key: Annotated[
         str | None,
@@ -151,9 +161,16 @@ def run(
         n_maps=maps,
         seed=seed,
         checkpoint=checkpoint,
+        missing=None if missing is None else tuple(word for given in missing for word in given.split(",")),
     )
     files = Files(source, out, markers, model, pictures, annotation, report)
-    run_file(files, settings, form=Form(kind, table, bin_size, image, scale), min_spots=min_spots, stability=stability)
+    run_file(
+        files,
+        settings,
+        form=Form(kind, table, bin_size, image, scale, column),
+        min_spots=min_spots,
+        stability=stability,
+    )
 
 
 @app.command()

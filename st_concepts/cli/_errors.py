@@ -101,7 +101,8 @@ def one_line(error: BaseException) -> str:
 
 # messages are written for Python; "pass layer='counts'" is "pass --layer counts" here
 _OPTION = re.compile(
-    r"(?<![\w.\[-])(layer|batch_key|section_key|table|kind|bin_size|scale|n_latent|null|max_epochs)=(?:'([^']*)'|([\w.]*))"
+    r"(?<![\w.\[-])(layer|batch_key|section_key|table|kind|bin_size|scale|n_latent|null|max_epochs|column|missing|estimator)"
+    r"=(?:'([^']*)'|([\w.]*))"
 )
 
 
@@ -139,6 +140,6 @@ def quiet_warnings() -> None:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(?!st_concepts)")
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        complain("warning", " ".join(str(message).split()))
+        complain("warning", _OPTION.sub(_as_option, " ".join(str(message).split())))
 
     warnings.showwarning = show

@@ -40,6 +40,7 @@ class Settings:
     n_maps: int = 0
     seed: int = 0
     checkpoint: Path | None = None
+    missing: tuple[str, ...] | None = None
 
 
 def analyse(adata: AnnData, settings: Settings) -> SpotVAE:
@@ -49,7 +50,9 @@ def analyse(adata: AnnData, settings: Settings) -> SpotVAE:
     model.fit(max_epochs=s.max_epochs, checkpoint=s.checkpoint, progress=sys.stderr.isatty())
     say(f"model: {model!r}")
     tl.embed(adata, model)
-    tl.concepts(adata, model, groupby=s.groupby, estimator=s.estimator)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"adata\.obs\[.*label")  # said before the fit
+        tl.concepts(adata, model, groupby=s.groupby, estimator=s.estimator, missing=s.missing)
     tl.saliency(adata, model, method=s.method)
     tl.rank_genes_concepts(
         adata, method=s.statistic, null=s.null, n_null=s.n_null, section_key=s.section_key, seed=s.seed

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 
 from st_concepts import get, io, report
+from st_concepts._counts.labels import clean_labels, is_boolean, taken_as_missing
 from st_concepts._keys import KEYS
 from st_concepts.attribution import get_method
 from st_concepts.cli._errors import UsageError, complain, say
@@ -55,6 +55,7 @@ class Form:
     bin_size: int | None = None
     image: Path | None = None
     scale: str = "1"  # of the drawing
+    column: str | None = None  # of the annotation
 
 
 def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, stability: bool | None = None) -> None:
@@ -78,7 +79,7 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
     get_estimator(settings.estimator)
 
     kind = form.kind or io.detect_kind(files.source)
-    adata = _read(files, form, settings.groupby)
+    adata = _read(files, form, settings)
     if old := drop_results(adata):
         complain("note", f"{files.source} holds earlier results, which are replaced: {', '.join(old)}.")
     settings = replace(settings, null=_null(adata, settings.null))
@@ -87,7 +88,12 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
         if name is not None:
             _check_column(adata, option, name)
     said = check_tissue(adata, settings, drawn=files.pictures is not None or files.report is not None)
-    _check_labels(adata, settings.groupby)
+    _check_labels(adata, settings.groupby, settings.missing)
+    if files.out.suffix == ".zarr" and any(":" in str(v) for v in adata.obs[settings.groupby].dropna().unique()):
+        raise UsageError(
+            f"--groupby {settings.groupby}: a label holds a colon, which a ranking in a zarr store cannot; rename "
+            "it, or let --out end in .h5ad."
+        )
     check_counts(adata, settings.layer)
     if min_spots:
         adata = _seen(adata, settings.layer, min_spots)
@@ -117,13 +123,23 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
     say("written: " + ", ".join(map(str, written)))
 
 
-def _read(files: Files, form: Form, groupby: str) -> AnnData:
+def _read(files: Files, form: Form, settings: Settings) -> AnnData:
+    groupby = settings.groupby
     more = {} if form.image is None else {"image": form.image.expanduser()}
     if more and (form.kind or io.detect_kind(files.source)) != "st":
         raise UsageError(f"--image {form.image} is for ST tables; {files.source} brings its own image or has none.")
     adata = io.read(files.source, kind=form.kind, table=form.table, bin_size=form.bin_size, **more)
+    if form.column is not None and files.annotation is None:
+        raise UsageError(f"--column {form.column} is of the file of --annotation, which is not given.")
     if files.annotation is not None:
-        io.read_annotation(adata, files.annotation, key=groupby, scale=_scale(form.scale))
+        io.read_annotation(
+            adata,
+            files.annotation,
+            key=groupby,
+            scale=_scale(form.scale),
+            column=form.column,
+            missing=settings.missing,
+        )
         say(f"labels: {int(adata.obs[groupby].notna().sum())} of {adata.n_obs} spots, from {files.annotation}")
     return adata
 
@@ -175,16 +191,22 @@ def _check_column(adata: AnnData, option: str, name: str) -> None:
     raise UsageError(f"{option} {name}: obs has no such column. {have}")
 
 
-def _check_labels(adata: AnnData, groupby: str) -> None:
-    labels = adata.obs[groupby]
-    if pd.api.types.is_float_dtype(labels) and (labels.dropna() % 1 != 0).any():
-        raise UsageError(f"--groupby {groupby} holds measurements, not labels; name a column of layers or regions.")
-    known, n = int(labels.notna().sum()), int(labels.nunique())
+def _check_labels(adata: AnnData, groupby: str, missing: tuple[str, ...] | None) -> None:
+    values = adata.obs[groupby]
+    remarks: list[str] = []
+    if is_boolean(values):
+        names, known = [str(v) for v in values.dropna().unique()], int(values.notna().sum())
+        taken = ""
+    else:
+        labels = clean_labels(values, missing=missing, where=f"--groupby {groupby}")
+        names, known = labels.names, int((labels.codes >= 0).sum())
+        remarks = labels.said()
+        taken = f" ({taken_as_missing(labels.taken)})".replace("missing=", "--missing") if labels.taken else ""
     if known == 0:
-        raise UsageError(f"--groupby {groupby}: every spot is unlabelled.")
-    if n < 2:
+        raise UsageError(f"--groupby {groupby}: every spot is unlabelled{taken}.")
+    if len(names) < 2:
         raise UsageError(
-            f"--groupby {groupby}: all labelled spots are {labels.dropna().iloc[0]!r}; at least two labels are needed."
+            f"--groupby {groupby}: all labelled spots are {names[0]!r}; at least two labels are needed{taken}."
         )
-    if n > 10 and n > known / 2:
-        raise UsageError(f"--groupby {groupby} has {n} labels on {known} spots; it looks like names, not layers.")
+    for remark in remarks:
+        complain("note", f"--groupby {groupby}: {remark}.".replace("missing=", "--missing"))

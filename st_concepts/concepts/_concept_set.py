@@ -124,4 +124,5 @@ def read_concepts(source: AnnData | Mapping[str, Any] | ConceptSet, key: str = K
 
 def score_frame(concepts: ConceptSet, latent: np.ndarray, index: pd.Index) -> pd.DataFrame:
     """Scores as a float32 DataFrame, spots x safe labels."""
-    return pd.DataFrame(concepts.score(latent).astype(np.float32), index=index, columns=concepts.labels)
+    # without the name of the index, which a concept may have too
+    return pd.DataFrame(concepts.score(latent).astype(np.float32), index=index.rename(None), columns=concepts.labels)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from st_concepts._counts.labels import Labels, check_name, clean_labels, label_text, taken_as_missing
 
 FEW = 3  # labelled spots below which a warning is given
 
@@ -59,50 +61,96 @@ class Membership:
 
 
 def from_labels(
-    labels: pd.Series, *, groups: Sequence[str] | None = None, reference: str | Sequence[str] = "rest"
+    labels: pd.Series | Labels,
+    *,
+    groups: Sequence[str] | str | None = None,
+    reference: str | Sequence[str] = "rest",
+    missing: Iterable[str] | str | None = None,
 ) -> Membership:
-    """Membership from a categorical annotation; missing values are unlabelled.
+    """Membership from an annotation; missing values, and words that mean missing, are unlabelled.
 
     Parameters
     ----------
     labels
-        One label per spot.
+        One label per spot, as they are or cleaned already.
     groups
         Labels to make concepts of; by default all that occur, in the order of the categories.
     reference
-        ``"rest"``: all other labelled spots; or the label (or labels) to compare with.
+        ``"rest"``: all other labelled spots; or the label (or labels) to compare with. A label called ``"rest"`` is
+        meant by ``["rest"]``.
+    missing
+        Words that mean missing, in place of `st_concepts.io.MISSING`; a word named in ``groups`` or ``reference`` is a
+        label.
 
     Raises
     ------
     ValueError
-        All spots unlabelled, a label that does not occur, only one label.
+        All spots unlabelled, a label that does not occur, only one label; measurements instead of labels.
 
     Examples
     --------
     >>> from_labels(pd.Series(["a", "b", None])).members.tolist()
     [[1, 0], [0, 1], [-1, -1]]
     """
-    cat = labels.astype("category") if not isinstance(labels.dtype, pd.CategoricalDtype) else labels
-    cat = cat.cat.remove_unused_categories()
-    known = [str(c) for c in cat.cat.categories]
+    name = getattr(labels, "name", None)
+    if not isinstance(labels, Labels):
+        labels = clean_labels(
+            labels,
+            missing=missing,
+            keep=asked_for(groups, reference),
+            where=f"The column {name!r}" if name is not None else "The column",
+            names_allowed=groups is not None,
+        )
+    known = labels.names
+    inside = f" in {name!r}" if name is not None else ""
     if not known:
-        raise ValueError(f"Every spot is unlabelled in {labels.name!r}: nothing defines a concept.")
-    codes = cat.cat.codes.to_numpy()
-    if isinstance(reference, str):
-        rest = reference == "rest" and "rest" not in known
-        wanted_reference = [] if rest else [reference]
-    else:
-        rest, wanted_reference = False, [str(r) for r in reference]
-    names = [n for n in known if n not in wanted_reference] if groups is None else [str(g) for g in groups]
-    for name in [*names, *wanted_reference]:
-        if name not in known:
-            raise ValueError(f"No spot is labelled {name!r} in {labels.name!r}; the labels are: {', '.join(known)}.")
+        also = f" ({taken_as_missing(labels.taken)})" if labels.taken else ""
+        raise ValueError(f"Every spot is unlabelled{inside}: nothing defines a concept{also}.")
+    rest = isinstance(reference, str) and reference == "rest"
+    against_names = [] if rest else _names(reference)
+    names = [n for n in known if n not in against_names] if groups is None else _names(groups)
+    if not names:
+        raise ValueError(f"No label is left to make a concept of{inside}; the labels are: {', '.join(known)}.")
+    for wanted in [*names, *against_names]:
+        if wanted not in known:
+            raise ValueError(f"No spot is labelled {wanted!r}{inside}; the labels are: {', '.join(known)}.")
+    codes = labels.codes
     members = np.full((len(codes), len(names)), -1, dtype=np.int8)
-    against = np.isin(codes, [known.index(r) for r in wanted_reference]) if not rest else codes >= 0
-    for j, name in enumerate(names):
+    against = codes >= 0 if rest else np.isin(codes, [known.index(r) for r in against_names])
+    for j, wanted in enumerate(names):
         members[against, j] = 0
-        members[codes == known.index(name), j] = 1
+        members[codes == known.index(wanted), j] = 1
     return Membership(names, members)
+
+
+def asked_for(groups: Sequence[str] | str | None, reference: str | Sequence[str]) -> list[str]:
+    """Labels that are named one by one, so that they are labels whatever they mean elsewhere."""
+    return (_names(groups) if groups is not None else []) + (_names(reference) if reference != "rest" else [])
+
+
+def defining_labels(column: pd.Series, names: Sequence[str], params: Mapping[str, Any]) -> Labels:
+    """The column that defined concepts, cleaned as it was then; ``names`` and ``params`` are those of the concepts."""
+    return clean_labels(
+        column,
+        missing=params.get("missing"),
+        keep=[*names, *(reference_labels(params) or [])],
+        where=f"The column {column.name!r}",
+        names_allowed=True,
+    )
+
+
+def reference_labels(params: Mapping[str, Any]) -> list[str] | None:
+    """Labels that concepts were compared with; `None` for all other labelled spots."""
+    if (stored := params.get("reference_labels")) is not None:
+        return list(map(str, stored))
+    reference = str(params.get("reference", "rest"))
+    # results of 0.1 have them joined, unless one label is called just so
+    return None if reference == "rest" else [reference, *reference.split(", ")]
+
+
+def _names(given: Sequence[str] | str) -> list[str]:
+    every = [given] if isinstance(given, str) or not isinstance(given, Iterable) else given
+    return list(dict.fromkeys(map(label_text, every)))
 
 
 def from_masks(masks: Mapping[str, Any], n_obs: int) -> Membership:
@@ -111,8 +159,9 @@ def from_masks(masks: Mapping[str, Any], n_obs: int) -> Membership:
     Raises
     ------
     ValueError
-        A mask has the wrong length or is not boolean.
+        A mask has the wrong length or is not boolean; names that cannot be kept, or are the same.
     """
+    check_names(list(masks))
     members = np.full((n_obs, len(masks)), -1, dtype=np.int8)
     for j, (name, mask) in enumerate(masks.items()):
         values = pd.array(np.asarray(mask, dtype=object), dtype=object)
@@ -122,7 +171,7 @@ def from_masks(masks: Mapping[str, Any], n_obs: int) -> Membership:
         if not all(isinstance(v, bool | np.bool_) for v in values[~missing]):
             raise ValueError(f"Mask {name!r} must be boolean (True inside the concept, False outside).")
         members[~missing, j] = np.array(values[~missing], dtype=bool).astype(np.int8)
-    return Membership(list(masks), members)
+    return Membership(list(map(str, masks)), members)
 
 
 def from_scores(names: list[str], scores: np.ndarray, threshold: float = 1.0) -> Membership:
@@ -133,3 +182,13 @@ def from_scores(names: list[str], scores: np.ndarray, threshold: float = 1.0) ->
     members = (scores > threshold).astype(np.int8)
     members[scores.argmax(0), np.arange(scores.shape[1])] = 1
     return Membership(names, members)
+
+
+def check_names(names: Sequence[Any]) -> list[str]:
+    """Names of concepts as text; raise where one cannot be kept, or two read the same (1 and "1")."""
+    found = list(map(str, names))
+    for name in found:
+        check_name(name, "The concepts")
+    if twice := sorted({name for name in found if found.count(name) > 1}):
+        raise ValueError(f"Two concepts have the same name: {', '.join(twice)}. Rename one of each.")
+    return found

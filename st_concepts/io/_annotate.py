@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,14 +16,16 @@ from st_concepts._keys import KEYS
 from st_concepts._progress import get_logger
 
 from ._annotate_kind import DRAWING_KINDS, drawing_files, drawing_kind
+from ._annotate_sections import by_section, settled, table_by_section
 from ._annotate_shapes import Overlap, plane_of, read_shapes, spots_in, stacked
-from ._annotate_table import match_barcodes, read_barcodes
+from ._annotate_table import read_barcodes
 from ._annotation import match_labels
 from ._annotation import read_annotation as read_st_annotation
 from ._faults import clear_faults
 from ._geojson import Region, read_geojson
 from ._napari import read_napari
 from ._platforms import existing
+from ._sheet import Sheet
 from ._spots import mostly_spot_names, parse_spot_names
 from ._xenium_selection import XENIUM_PIXEL, read_selection, selected_cells, selection_regions
 
@@ -35,7 +37,7 @@ logger = get_logger("io")
 
 def read_annotation(
     adata: AnnData,
-    path: str | PathLike[str] | SpatialData,
+    path: str | PathLike[str] | SpatialData | Mapping[str, Any],
     key: str = "layer",
     *,
     kind: str | None = None,
@@ -46,6 +48,8 @@ def read_annotation(
     scale: float | str = 1.0,
     overlap: Overlap = "smallest",
     categories: Sequence[str] | None = None,
+    missing: Sequence[str] | str | None = None,
+    section_key: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     """Bring layers that were drawn elsewhere to the spots.
@@ -57,7 +61,8 @@ def read_annotation(
     path
         A table of barcode and label (CSV or TSV, the export of Loupe Browser included); GeoJSON of QuPath, GeoPandas
         and others; a napari shapes layer saved as CSV, or a folder of them, one a layer; selections of Xenium Explorer
-        as CSV (coordinates or cells), or a folder of them; a SpatialData store or object with shapes.
+        as CSV (coordinates or cells), or a folder of them; a SpatialData store or object with shapes. For several
+        sections in one AnnData, one for each: ``{"S1": "S1.csv", "S2": "S2.csv"}``, with ``section_key``.
     key
         Column of ``adata.obs`` to write.
     kind
@@ -83,6 +88,12 @@ def read_annotation(
     categories
         Labels in the order wanted, from the outside inwards, say: makes the column an ordered categorical. By default
         the labels in the order of the file, unordered.
+    missing
+        Words that mean missing, in any case, in place of `st_concepts.io.MISSING` (``"NA"``, ``"unknown"``,
+        ``"unassigned"`` and so on); ``[]`` for none. A word named in ``categories`` is a label.
+    section_key
+        Column of ``adata.obs`` with the section of each spot, for a file a section, or for one table with a column of
+        that name: barcodes are then looked for in their own section.
     copy
         Return a changed copy instead of writing into ``adata``.
 
@@ -96,15 +107,17 @@ def read_annotation(
     FileNotFoundError
         No such path.
     ValueError
-        The file cannot be read; no polygon touches any spot (with both bounding boxes); no barcode is a spot; labels
-        that are not in ``categories``.
+        The file cannot be read; no polygon touches any spot (with both bounding boxes); no barcode is a spot, or one is
+        several; numbers or names for labels; labels that are not in ``categories``.
     KeyError
-        Polygons, but no ``obsm["spatial"]``.
+        Polygons, but no ``obsm["spatial"]``; no column ``section_key``.
 
     Warns
     -----
     UserWarning
-        Barcodes that are not in the data; polygons that overlap or have no class; objects that are no areas.
+        Barcodes that are not in the data, or matched without a suffix or prefix; polygons that overlap or have no
+        class; objects that are no areas; words such as ``unknown`` that were taken as missing; labels that differ
+        little.
 
     Notes
     -----
@@ -126,12 +139,21 @@ def read_annotation(
         raise ValueError(f"kind={kind!r} is unknown; use {', '.join(map(repr, DRAWING_KINDS))}.")
     if overlap not in get_args(Overlap):
         raise ValueError(f"overlap={overlap!r} is unknown; use {', '.join(map(repr, get_args(Overlap)))}.")
+    if isinstance(path, Mapping):
+        options = {"kind": kind, "column": column, "element": element, "coordinate_system": coordinate_system}
+        options |= {"label": label, "scale": scale, "overlap": overlap, "categories": categories, "missing": missing}
+        every = by_section(adata, path, key, section_key, read_annotation, options)
+        out = adata.copy() if copy else adata
+        out.obs[key] = pd.Series(every, index=out.obs_names)
+        return out if copy else None
     is_path = isinstance(path, (str, PathLike))
     where = str(path) if is_path else "The SpatialData"
     source = existing(path) if isinstance(path, (str, PathLike)) else path
     kind = kind or (drawing_kind(source) if isinstance(source, Path) else "spatialdata")
     if kind == "barcodes":
-        labels, order, remarks = _from_table(adata, Path(where).expanduser(), key, column)
+        labels, order, remarks = _from_table(adata, Path(where).expanduser(), key, column, missing, section_key)
+    elif section_key is not None:
+        raise ValueError("section_key= needs a drawing for each section: {section: path}.")
     elif kind == "xenium":
         labels, order, remarks = _from_selections(adata, Path(where).expanduser(), label, column, scale, overlap)
     else:
@@ -146,17 +168,20 @@ def read_annotation(
         remarks += more
     if kind != "barcodes":
         remarks += stacked(adata, pd.notna(labels))
+    labels, order, more, blank = settled(labels, order, missing, categories or (), where)
+    remarks = [*remarks, *more]
     values = _categorical(labels, order, categories, where)
     for remark in remarks:
         warnings.warn(f"{where}: {remark}.", UserWarning, stacklevel=2)
     unlabelled = int(pd.isna(values).sum())
     logger.info(
-        "%s: %d of %d spots labelled (%s), %d without a label",
+        "%s: %d of %d spots labelled (%s), %d without a label%s",
         where,
         adata.n_obs - unlabelled,
         adata.n_obs,
         ", ".join(f"{name} {int((labels == name).sum())}" for name in order),
         unlabelled,
+        blank,
     )
     out = adata.copy() if copy else adata
     out.obs[key] = pd.Series(values, index=out.obs_names)
@@ -164,15 +189,26 @@ def read_annotation(
 
 
 @clear_faults
-def _from_table(adata: AnnData, path: Path, key: str, column: str | None) -> tuple[np.ndarray, list[str], list[str]]:
+def _from_table(
+    adata: AnnData,
+    path: Path,
+    key: str,
+    column: str | None,
+    missing: Sequence[str] | str | None,
+    section_key: str | None,
+) -> tuple[np.ndarray, list[str], list[str]]:
     try:
-        return read_barcodes(path, adata.obs_names, key=key, column=column)
+        if section_key is not None:
+            found = table_by_section(adata, path, section_key, key=key, column=column, missing=missing)
+            return found.labels, found.order, found.remarks
+        found = read_barcodes(path, adata.obs_names, key=key, column=column, missing=missing)
+        return found.labels, found.order, found.remarks
     except ValueError as error:
         # spots of classic ST are named by position, "16.92x9.015" in one file and "17_9" in another
         if not mostly_spot_names(adata.obs_names.tolist()):
             raise
         try:
-            spots, labels, order = read_st_annotation(path)
+            spots, labels, order = read_st_annotation(path, missing=[])  # words are looked at for all kinds alike
             coords = parse_spot_names(adata.obs_names, where="adata.obs_names")
             return match_labels(coords, spots, labels, where=str(path)), order, []
         except ValueError as second:
@@ -206,7 +242,9 @@ def _from_selections(
 
 
 def _match_cells(adata: AnnData, table: dict[str, str], path: Path) -> tuple[np.ndarray, list[str]]:
-    return match_barcodes(adata.obs_names, table, path)
+    sheet = Sheet(["barcode", "label"], [list(pair) for pair in table.items()])
+    found = read_barcodes(path, adata.obs_names, key="label", column="label", sheet=sheet)
+    return found.labels, found.remarks
 
 
 @clear_faults

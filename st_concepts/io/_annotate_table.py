@@ -1,149 +1,222 @@
-"""Tables of barcode and label: Loupe Browser exports, spreadsheets."""
+"""Tables of barcode and label: Loupe Browser exports, spreadsheets, data frames."""
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ._table import read_rows
+from st_concepts._counts.labels import fold, is_number, missing_words, tidy
 
-_BARCODE = ("barcode", "barcodes", "spot", "spot_id", "cell", "cell_id", "cellid", "obs_names", "index", "id", "")
-_MISSING = {"", "na", "n/a", "nan", "none", "null", "undefined", "unlabeled", "unlabelled"}
-_SUFFIX = re.compile(r"-\d+$")
+from ._barcodes import Match, match_exactly, match_names
+from ._sheet import Sheet, read_sheet
+
+# columns that are called so hold the barcodes, if any of these does
+_BARCODE = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"barcodes?",
+        r"((spot|cell|bead|bin)_?)?(barcodes?|bc)",
+        r"(spot|cell|bead|bin)(_?(ids?|names?)|s)?",
+        r"obs_?names?",
+        r"index|id|key",
+    )
+)
+_ROW_NUMBER = re.compile(r"|unnamed:_?\d+|x|v1|___1|row(_?(names?|numbers?|ids?))?")
+# labels up to here that are decimal numbers may be classes; more whole numbers than five times that are none
+_FEW = 10
 
 
-def read_barcodes(
-    path: Path, names: pd.Index, *, key: str, column: str | None
-) -> tuple[np.ndarray, list[str], list[str]]:
-    """Labels for the spots called ``names``.
+@dataclass(frozen=True)
+class Table:
+    """Labels of spots from a table.
 
-    The barcode is the column of that name (any case, ``spot`` and ``cell_id`` too), else the one that has most of
-    ``names``; the label is ``column``, else the column called ``key``, else the only other one. The lane suffix ``-1``
-    may be missing on either side. A table without header is recognised by a first line that is a spot.
-
-    Returns
-    -------
+    Attributes
+    ----------
     labels
-        object ``(n_obs,)``, `None` where the table says nothing.
+        object ``(n_obs,)``, as written, `None` where the table says nothing.
     order
         Labels as they first appear.
     remarks
-        Rows and spots that found no partner.
+        Rows and spots that found no partner, and how the others did.
+    """
+
+    labels: np.ndarray
+    order: list[str]
+    remarks: list[str]
+
+
+def read_barcodes(
+    path: Path,
+    names: pd.Index,
+    *,
+    key: str,
+    column: str | None,
+    missing: Iterable[str] | str | None = None,
+    sheet: Sheet | None = None,
+) -> Table:
+    """Labels for the spots called ``names``.
+
+    The barcodes are in the column that is called so (``barcode``, ``cell_id``, ``spot``, ...), of several in the one
+    that has most of ``names``; else in the one that has most of ``names``, the row numbers of a data frame coming last.
+    The label is ``column``, else the column called ``key``, else the only other one. Names that are not equal are
+    matched as `match_names` says. A table without header is recognised by a first line that is a spot.
 
     Raises
     ------
     ValueError
-        No spot of the table is in ``names``; several columns to choose from; a spot with two labels.
+        No spot of the table is in ``names``; several columns to choose from; numbers or names for labels; a spot with
+        two labels; a barcode of the table that several spots have.
     """
-    header, rows = _rows(path)
-    known = set(names)
-    if any(field in known for field in header):
-        rows = [header, *rows]
-        header = [f"column {i + 1}" for i in range(len(header))]
-    width = len(header)
-    for i, row in enumerate(rows):
-        if len(row) != width:
-            raise ValueError(f"{path}, row {i + 1}: {len(row)} columns, but the header names {width}.")
-    spots_at = _barcode_column(header, rows, known)
-    labels_at = _label_column(path, header, spots_at, key=key, column=column)
-    spots = [row[spots_at].strip() for row in rows]
-    values = [row[labels_at].strip() for row in rows]
-    table: dict[str, str | None] = {}
-    for spot, value in zip(spots, values, strict=True):
-        label = None if value.lower() in _MISSING else value
-        if table.setdefault(spot, label) != label:
-            raise ValueError(f"{path}: {spot!r} has two labels, {table[spot]!r} and {label!r}; remove one of them.")
-    found, remarks = match_barcodes(names, table, path)
-    order = list(dict.fromkeys(v for v in table.values() if v is not None))
-    return found, order, remarks
-
-
-def match_barcodes(names: pd.Index, table: Mapping[str, str | None], path: Path) -> tuple[np.ndarray, list[str]]:
-    """Labels of the spots called ``names`` from those of barcodes, and a remark on barcodes without a spot.
-
-    Raises
-    ------
-    ValueError
-        No barcode is a spot.
-    """
-    found, matched = _match(names, table)
-    if not matched:
+    sheet = sheet or read_sheet(path)
+    known = list(map(str, names))
+    spots_at, sheet, match = _barcodes(sheet, known)
+    table = [row[spots_at] for row in sheet.rows]
+    if not match.n:
+        raise ValueError(_nothing_found(path, table, known, match))
+    repeated = names.duplicated(keep=False)
+    if hit := [name for name, i, twice in zip(known, match.found, repeated, strict=True) if twice and i >= 0]:
         raise ValueError(
-            f"{path}: none of its {len(table)} barcodes (first: {next(iter(table), None)!r}) is a spot of the data "
-            f"(first: {names[0]!r}). The file belongs to another section, or the barcodes were changed."
+            f"{path}: barcode {hit[0]!r} occurs more than once in the data, as {int(repeated.sum())} of {len(names)} "
+            "spots do, so the file cannot say which is meant. For several sections give a file for each and the column "
+            "of obs that names the section: read_annotation(adata, {'S1': 'S1.csv', 'S2': 'S2.csv'}, "
+            "section_key='section')."
         )
-    remarks = []
-    lost = [spot for spot in table if spot not in matched]
+    labels_at = _label_column(path, sheet, spots_at, key=key, column=column)
+    values = [tidy(row[labels_at]) for row in sheet.rows]
+    words = missing_words(missing)
+    if all(map(is_number, filter(None, values))):  # whole numbers beside gaps are written with a point
+        values = [re.sub(r"\.0*$", "", v) if v and float(v) % 1 == 0 and "e" not in v.lower() else v for v in values]
+    _one_label_each(path, table, values, words)
+    given = [v for v in values if fold(v) not in words]
+    _check_labels(path, sheet.header[labels_at], given, chosen=column is not None)
+    labels = np.array([values[i] or None if i >= 0 else None for i in match.found] + [None], dtype=object)[:-1]
+    remarks = [*sheet.remarks, *([match.remark] if match.remark else [])]
+    found = {table[i] for i in match.found if i >= 0}
+    lost = [spot for spot in dict.fromkeys(table) if spot not in found]
     if lost:
-        remarks.append(f"{len(lost)} of {len(table)} barcodes are not in the data (first: {lost[0]!r})")
-    return found, remarks
+        remarks.append(f"{len(lost)} of {len(set(table))} barcodes are not in the data (first: {lost[0]!r})")
+    return Table(labels, list(dict.fromkeys(v for v in values if v)), remarks)
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
+def _barcodes(sheet: Sheet, known: list[str]) -> tuple[int, Sheet, Match]:
+    """Column of the barcodes, the table with its first line among the rows if that is a spot, and who is who."""
+    columns = [[row[j] for row in sheet.rows] for j in range(len(sheet.header))]
+    ranks = [_rank(name) for name in sheet.header]
+    counted = [j for j in range(len(columns)) if _row_numbers(sheet.header[j], columns[j])]
+    # of columns with as many hits, one that only counts rows comes last, then the name decides
+    every = sorted(range(len(columns)), key=lambda j: (j in counted, ranks[j]))
+    called = [j for j in every if ranks[j] < len(_BARCODE)]
+    others = [j for j in every if j not in called and j not in counted]
+    # row numbers are the names of spots only where no column is called so
+    for group in (called, others, [] if called else every):
+        exact = {j: match_exactly(known, columns[j]) for j in group}
+        best = max(exact, key=lambda j: exact[j].n, default=-1)
+        if best >= 0 and exact[best].n:
+            return _with_first_line(sheet, best, known, exact[best])
+    several = ""
+    for j in [*called, *others]:
+        match = match_names(known, columns[j])
+        if match.n:
+            return _with_first_line(sheet, j, known, match)
+        several = several or match.several
+    at = [*called, *others, 0][0]
+    return at, sheet, Match([-1] * len(known), several=several)
+
+
+def _with_first_line(sheet: Sheet, at: int, known: list[str], match: Match) -> tuple[int, Sheet, Match]:
+    with_header = [sheet.header[at], *(row[at] for row in sheet.rows)]
+    again = match_names(known, with_header)
+    if 0 not in again.found or again.remark != match.remark:
+        return at, sheet, match
+    header = [f"column {i + 1}" for i in range(len(sheet.header))]
+    return at, Sheet(header, [sheet.header, *sheet.rows], sheet.remarks), again
+
+
+def _rank(name: str) -> int:
+    """Place of a column's name in the list of those that hold barcodes."""
+    return next((i for i, pattern in enumerate(_BARCODE) if pattern.fullmatch(_plain(name))), len(_BARCODE))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s.-]+", "_", name.strip().lstrip("#")).casefold()
+
+
+def _row_numbers(name: str, values: list[str]) -> bool:
+    """Whether a column only counts the rows: without a name of its own, or 0, 1, 2, .. in this order."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (UnicodeDecodeError, OSError):
-        # gzipped, or not text: the reader of count tables says what is wrong
-        read = [fields for _, fields in read_rows(path)]
-        return read[0], read[1:]
-    lines = [line for line in lines if line.strip()]
-    if not lines:
-        raise ValueError(f"{path}: the file is empty.")
-    delimiter = max("\t,;", key=lines[0].count)
-    if delimiter not in lines[0]:
-        raise ValueError(f"{path}: one column only. Expected barcode and label, separated by comma, tab or semicolon.")
-    rows = list(csv.reader(lines, delimiter=delimiter))
-    if len(rows) < 2:
-        raise ValueError(f"{path}: a header and nothing below it.")
-    return rows[0], rows[1:]
+        numbers = [int(v) for v in values]
+    except ValueError:
+        return False
+    start = numbers[0] if numbers else 0
+    in_order = start in (0, 1) and numbers == list(range(start, start + len(numbers)))
+    return in_order or _ROW_NUMBER.fullmatch(_plain(name)) is not None
 
 
-def _barcode_column(header: list[str], rows: list[list[str]], known: set[str]) -> int:
-    hits = [sum(row[j].strip() in known for row in rows) for j in range(len(header))]
-    if max(hits) > 0:
-        return int(np.argmax(hits))
-    lower = [h.strip().lower() for h in header]
-    return next((lower.index(name) for name in _BARCODE if name in lower), 0)
+def _nothing_found(path: Path, table: list[str], known: list[str], match: Match) -> str:
+    text = (
+        f"{path}: none of its {len(set(table))} barcodes (first: {next(iter(table), None)!r}) is a spot of the data "
+        f"(first: {known[0] if known else None!r}). "
+    )
+    if match.several:
+        return text + f"{match.several}: give a file for each, {{section: path}}, with section_key=."
+    return text + (
+        "The file belongs to another section, or the barcodes were changed by more than a suffix (-1) or a sample "
+        "prefix, the same for all."
+    )
 
 
-def _label_column(path: Path, header: list[str], spots_at: int, *, key: str, column: str | None) -> int:
-    others = [h.strip() for h in header]
-    usable = [name for j, name in enumerate(others) if j != spots_at]
-    if column is not None:
-        if column not in usable:
-            raise ValueError(f"{path} has no column {column!r}; there are: {', '.join(usable)}.")
-        return others.index(column)
-    if key in usable:
-        return others.index(key)
+def _label_column(path: Path, sheet: Sheet, spots_at: int, *, key: str, column: str | None) -> int:
+    header = sheet.header
+    usable = {
+        j: name
+        for j, name in enumerate(header)
+        if j != spots_at
+        and not (_ROW_NUMBER.fullmatch(_plain(name)) and _row_numbers(name, [r[j] for r in sheet.rows]))
+    }
+    shown = ", ".join(usable.values()) or "none"
+    for wanted in (column, key):
+        at = [j for j, name in usable.items() if wanted is not None and name == wanted.strip()]
+        if len(at) > 1:
+            raise ValueError(f"{path}: {len(at)} columns are called {wanted!r}; rename one of them.")
+        if at:
+            return at[0]
+        if wanted is not None and wanted == column:
+            raise ValueError(f"{path} has no column {column!r}; there are: {shown}.")
+    if not usable:
+        raise ValueError(f"{path}: there is no column with labels beside {header[spots_at]!r}.")
     if len(usable) == 1:
-        return 1 - spots_at
-    raise ValueError(f"{path}: which column holds the labels? Choose with column=: {', '.join(usable)}.")
+        return next(iter(usable))
+    raise ValueError(f"{path}: which column holds the labels? Choose with column=: {shown}.")
 
 
-def _match(names: pd.Index, table: Mapping[str, str | None]) -> tuple[np.ndarray, set[str]]:
-    """Exactly, else without the lane suffix where that leaves names distinct."""
-    out, matched = _lookup(list(names), {spot: spot for spot in table}, table)
-    if matched:
-        return out, matched
-    bare = [_SUFFIX.sub("", str(name)) for name in names]
-    short = {_SUFFIX.sub("", spot): spot for spot in table}
-    if len(set(bare)) == len(bare) and len(short) == len(table):
-        return _lookup(bare, short, table)
-    return out, matched
+def _one_label_each(path: Path, table: list[str], values: list[str], words: Iterable[str]) -> None:
+    first: dict[str, str | None] = {}
+    for spot, value in zip(table, values, strict=True):
+        label = None if fold(value) in words else value
+        if first.setdefault(spot, label) != label:
+            raise ValueError(f"{path}: {spot!r} has two labels, {first[spot]!r} and {label!r}; remove one of them.")
 
 
-def _lookup(
-    names: Sequence[str], spots: dict[str, str], table: Mapping[str, str | None]
-) -> tuple[np.ndarray, set[str]]:
-    out = np.array([None] * len(names), dtype=object)
-    matched = set()
-    for i, name in enumerate(names):
-        if (spot := spots.get(name)) is not None:
-            out[i] = table[spot]
-            matched.add(spot)
-    return out, matched
+def _check_labels(path: Path, name: str, values: Sequence[str], *, chosen: bool) -> None:
+    """Raise where a column holds names or measurements, or counts that nobody asked for."""
+    distinct = set(values)
+    if len(distinct) > _FEW and len(distinct) > len(values) / 2:
+        raise ValueError(
+            f"{path}: column {name!r} has {len(distinct)} labels on {len(values)} spots; it looks like names or "
+            "measurements, not layers."
+        )
+    if not distinct or not all(map(is_number, distinct)):
+        return
+    decimal = any(float(v) % 1 != 0 for v in distinct)
+    most = (_FEW if chosen else 0) if decimal else len(values) if chosen else 5 * _FEW
+    if len(distinct) > most:
+        way_out = "" if chosen else " If these are classes all the same, name the column with column=."
+        raise ValueError(
+            f"{path}: column {name!r} holds {len(distinct)} different numbers on {len(values)} spots, which are "
+            f"measurements, not labels.{way_out}"
+        )

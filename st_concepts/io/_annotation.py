@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from st_concepts._counts.labels import check_name, fold, missing_words, taken_as_missing, tidy
+from st_concepts._progress import get_logger
+
 from ._spots import mostly_spot_names, parse_spot_names, round_to_array
 from ._table import read_rows
 
 _YES_NO = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True, "": False}
-_MISSING = {"", "na", "nan", "none", "undefined"}
+logger = get_logger("io")
 
 
-def read_annotation(path: Path) -> tuple[list[str], list[str | None], list[str]]:
-    """Read one label per spot.
+def read_annotation(
+    path: Path, *, missing: Iterable[str] | str | None = None, keep: Collection[str] = ()
+) -> tuple[list[str], list[str | None], list[str]]:
+    """Read one label per spot; words that mean missing, but for those in ``keep``, are none.
 
     Three forms are recognised: one-hot with labels in rows and spots (``X_Y``) in columns, as Splotch writes it; the
     transpose of that; two columns, spot and label, with or without a header.
@@ -36,6 +41,20 @@ def read_annotation(path: Path) -> tuple[list[str], list[str | None], list[str]]
     ValueError
         With file, line and column, if the table has another form, a field is neither 0 nor 1, or a spot has two labels.
     """
+    spots, labels, order = _as_written(path)
+    words = missing_words(missing)
+    kept = {tidy(k) for k in keep}
+    none = [name for name in dict.fromkeys([*order, *filter(None, labels)]) if name not in kept and fold(name) in words]
+    taken = {name: n for name in none if (n := labels.count(name))}
+    if taken:
+        logger.info("%s: %s", path, taken_as_missing(taken))
+    for name in order:
+        if name not in none:
+            check_name(name, str(path))
+    return spots, [None if label in none else label for label in labels], [name for name in order if name not in none]
+
+
+def _as_written(path: Path) -> tuple[list[str], list[str | None], list[str]]:
     rows = list(read_rows(path))
     header = rows[0][1]
     first = [fields[0] for _, fields in rows]
@@ -62,8 +81,7 @@ def _two_columns(path: Path, rows: list[tuple[int, list[str]]]) -> tuple[list[st
         if len(fields) != 2:
             raise ValueError(f"{path}, line {line}: {len(fields)} columns, expected two (spot, label).")
         spots.append(fields[0].strip())
-        label = fields[1].strip()
-        labels.append(None if label.lower() in _MISSING else label)
+        labels.append(fields[1].strip() or None)
     return spots, labels, list(dict.fromkeys(label for label in labels if label is not None))
 
 

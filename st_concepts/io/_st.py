@@ -119,7 +119,7 @@ def read_st(
     }
     if annotation is not None:
         path = existing_file(annotation, "annotation")
-        spots, labels, order = read_annotation(path)
+        spots, labels, order = read_annotation(path, keep=list(layers or ()))
         matched = match_labels(coords, spots, labels, where=str(path))
         obs[label_key] = as_categorical(matched, order, layers, where=str(path))
 

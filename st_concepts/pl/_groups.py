@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from st_concepts.concepts import ConceptSet, Membership, from_labels
+from st_concepts._counts.labels import Labels, label_text
+from st_concepts._keys import KEYS, safe_labels
+from st_concepts.concepts import ConceptSet, Membership, from_labels, read_concepts
+from st_concepts.concepts._membership import defining_labels
 from st_concepts.concepts._stream import membership
 
 INSIDE, OUTSIDE = "#d55e00", "#0072b2"
@@ -19,9 +22,10 @@ def members_of(adata: AnnData, concepts: ConceptSet, groupby: str | None) -> Mem
     """Membership by the column ``groupby`` where one is named, else as `st_concepts.tl.concepts` stored it."""
     if groupby is None:
         return membership(adata, concepts)
-    found = from_labels(column(adata, groupby))
+    labels = shown_labels(adata, groupby, concepts)
+    found = from_labels(labels)
     members = np.zeros((adata.n_obs, len(concepts.names)), dtype=np.int8)
-    members[adata.obs[groupby].isna().to_numpy()] = -1
+    members[labels.codes < 0] = -1
     known = [name for name in concepts.names if name in found.names]
     if not known:
         raise ValueError(
@@ -30,6 +34,15 @@ def members_of(adata: AnnData, concepts: ConceptSet, groupby: str | None) -> Mem
     for name in known:
         members[:, concepts.names.index(name)] = found.members[:, found.names.index(name)]
     return Membership(concepts.names, members)
+
+
+def shown_labels(adata: AnnData, groupby: str, concepts: ConceptSet | None = None) -> Labels:
+    """Label of each spot, with what is missing as it was for the concepts made of this column, if they were."""
+    if concepts is None and KEYS.CONCEPTS in adata.uns:
+        concepts = read_concepts(adata)
+    if concepts is not None and concepts.params.get("groupby") == groupby:
+        return defining_labels(column(adata, groupby), concepts.names, concepts.params)
+    return defining_labels(column(adata, groupby), [], {})
 
 
 def column(adata: AnnData, name: str) -> pd.Series:
@@ -45,7 +58,8 @@ def one_group(found: Membership, scores: np.ndarray) -> pd.Categorical:
     inside = found.inside
     best = np.where(inside, scores, -np.inf).argmax(1)
     codes = np.where(inside.any(1), best, np.where(found.outside.any(1), len(found.names), -1))
-    return pd.Categorical.from_codes(codes, [*found.names, OTHERS]).remove_unused_categories()
+    others = safe_labels([*found.names, OTHERS])[-1]  # a concept may have that name
+    return pd.Categorical.from_codes(codes, [*found.names, others]).remove_unused_categories()
 
 
 def palette(n: int) -> list[str]:
@@ -60,12 +74,11 @@ def palette(n: int) -> list[str]:
 
 def colors_of(adata: AnnData, groupby: str) -> dict[str, str]:
     """Colour of each category of a column by name: the user's where ``uns`` has them, else our own."""
-    categories = [str(c) for c in column(adata, groupby).astype("category").cat.categories]
+    # uns has a colour for every category of the column, words that mean missing and unused ones included
+    categories = [label_text(c) for c in column(adata, groupby).astype("category").cat.categories]
     stored = adata.uns.get(f"{groupby}_colors")
-    colors = (
-        list(map(str, stored)) if stored is not None and len(stored) >= len(categories) else palette(len(categories))
-    )
-    return dict(zip(categories, colors, strict=False))
+    colors = list(map(str, stored)) if stored is not None and len(stored) >= len(categories) else None
+    return dict(zip(categories, colors or palette(len(categories)), strict=False))
 
 
 def chosen(names: list[str] | str | None, concepts: ConceptSet) -> list[int]:

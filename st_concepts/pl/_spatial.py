@@ -15,7 +15,7 @@ from st_concepts._keys import KEYS, saliency_layer
 from st_concepts.concepts import read_concepts
 from st_concepts.get import concept_scores as get_scores
 from st_concepts.io._rows import as_csr
-from st_concepts.pl._groups import chosen, colors_of, column
+from st_concepts.pl._groups import chosen, colors_of, shown_labels
 from st_concepts.pl._tissue import draw, symmetric
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ def annotation(
         groupby = str(read_concepts(adata).params.get("groupby") or "")
         if not groupby:
             raise KeyError("The concepts were not made of a column of adata.obs: name one with groupby=.")
-    labels = column(adata, groupby).astype("category").cat.remove_unused_categories()
-    labels = labels.cat.rename_categories([str(c) for c in labels.cat.categories])
+    labels = pd.Series(shown_labels(adata, groupby).values, index=adata.obs_names)
     colors = [colors_of(adata, groupby)[c] for c in labels.cat.categories]
     from matplotlib.colors import ListedColormap
 

@@ -12,6 +12,7 @@ from anndata import AnnData
 from st_concepts import get
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts.concepts import ConceptSet
+from st_concepts.concepts._membership import defining_labels
 from st_concepts.pl._groups import colors_of
 from st_concepts.report import _pack
 from st_concepts.tl._expression import expression
@@ -71,8 +72,11 @@ def _columns(adata: AnnData, made: ConceptSet, rows: np.ndarray) -> list[dict[st
             names.append(name)
     out = []
     for name in names[:_MOST_COLUMNS]:
-        column = adata.obs[name].astype("category")
-        categories = [str(c) for c in column.cat.categories]
+        try:
+            labels = defining_labels(adata.obs[name], made.names, made.params if name == groupby else {})
+        except ValueError:  # measurements, names: nothing to colour by
+            continue
+        categories = labels.names
         colors = colors_of(adata, name)
         out.append(
             {
@@ -82,7 +86,7 @@ def _columns(adata: AnnData, made: ConceptSet, rows: np.ndarray) -> list[dict[st
                 "unit": str(name),
                 "categories": categories,
                 "colors": [colors[c] for c in categories],
-                "codes": _pack.codes(column.cat.codes.to_numpy()[rows]),
+                "codes": _pack.codes(labels.codes[rows]),
             }
         )
     return out

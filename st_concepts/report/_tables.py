@@ -16,6 +16,7 @@ from st_concepts import __version__, get
 from st_concepts._keys import KEYS
 from st_concepts.attribution import METHODS
 from st_concepts.concepts import ConceptSet
+from st_concepts.concepts._membership import defining_labels
 from st_concepts.io._rows import iter_rows
 from st_concepts.models._repr import facts
 from st_concepts.pl._histograms import auroc
@@ -38,7 +39,7 @@ _TITLES = {
     "pvals": "p",
     "pvals_adj": "FDR",
 }
-_INTERNAL = ("key", "score_key", "kind", "use_raw", "concepts", "model")
+_INTERNAL = ("reference_labels", "key", "score_key", "kind", "use_raw", "concepts", "model")
 _KINDS = {
     "concept": "text",
     "names": "text",
@@ -128,7 +129,7 @@ def doubtful(adata: AnnData, made: ConceptSet, n_rows: int) -> dict[str, Any] | 
     scores = get.concept_scores(adata)
     order = np.argsort(-np.nan_to_num(doubt, nan=-1.0), kind="stable")
     order = order[doubt[order] > 0.5]
-    labels = adata.obs[groupby].astype(str).to_numpy()
+    labels = defining_labels(adata.obs[groupby], made.names, made.params).values.astype(str)
     others = np.where(labels[:, None] == np.array(made.names, dtype=object)[None, :], -np.inf, scores.to_numpy())
     best = others.argmax(1)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.labels import Labels, clean_labels, is_boolean, missing_words
 from st_concepts._keys import KEYS, concept_slot
 from st_concepts._processes import all_sum
 from st_concepts.attribution import Batch, group_attributions
@@ -25,6 +27,7 @@ from st_concepts.concepts import (
     seed_regression,
     soft_labels,
 )
+from st_concepts.concepts._membership import asked_for, check_names
 from st_concepts.io._frames import column, drop_column
 from st_concepts.models import Encoder
 from st_concepts.tl._common import as_encoder, check_copy, check_filled, counts_layer, embed_all, informative, stream
@@ -37,8 +40,9 @@ def concepts(
     model: Any,
     groupby: str | None = None,
     *,
-    groups: Sequence[str] | None = None,
+    groups: Sequence[str] | str | None = None,
     reference: str | Sequence[str] = "rest",
+    missing: Sequence[str] | str | None = None,
     mask: Mapping[str, Any] | Sequence[bool] | np.ndarray | pd.Series | str | None = None,
     genes: Mapping[str, Sequence[str]] | Sequence[str] | str | None = None,
     vectors: Mapping[str, np.ndarray] | np.ndarray | None = None,
@@ -67,7 +71,12 @@ def concepts(
     groups
         Labels to make concepts of; by default all.
     reference
-        What each label is compared with: ``"rest"``, all other labelled spots, or a label or several.
+        What each label is compared with: ``"rest"``, all other labelled spots, or a label or several; a label that is
+        called rest is meant by ``["rest"]``.
+    missing
+        Words of ``groupby`` that mean missing, in any case, in place of `st_concepts.io.MISSING` (``"nan"``, ``"NA"``,
+        ``"unknown"``, ``"unassigned"`` and so on); ``[]`` for none. A word named in ``groups`` or ``reference`` is a
+        label.
     mask
         Boolean per spot (missing values allowed), a column name, or several by name.
     genes
@@ -110,12 +119,14 @@ def concepts(
     KeyError
         ``groupby`` is not a column, a seed gene is not in the model.
     ValueError
-        Nothing or several things to define concepts with; a label without spots; only one label.
+        Nothing or several things to define concepts with; a label without spots; only one label; measurements or names
+        instead of labels; labels that cannot be told apart or kept.
 
     Warns
     -----
     UserWarning
-        Fewer than three labelled spots in a concept; labels that the expression contradicts.
+        Fewer than three labelled spots in a concept; labels that the expression contradicts; words taken as missing;
+        labels that differ little.
 
     Examples
     --------
@@ -144,8 +155,10 @@ def concepts(
     encoder = as_encoder(model)
     layer = counts_layer(adata, encoder, layer)
     kind = given[0]
-    named = _membership(adata, groupby, groups, reference, mask) if kind in ("groupby", "mask") else None
-    if kind == "groupby" and _is_boolean(column(adata.obs, str(groupby))):
+    named, labels = None, None
+    if kind in ("groupby", "mask"):
+        named, labels = _membership(adata, groupby, groups, reference, mask, missing)
+    if kind == "groupby" and labels is None:
         kind = "mask"
 
     latent, totals = embed_all(adata, encoder, layer)
@@ -155,8 +168,9 @@ def concepts(
     if named is not None:
         names = named.names
         sides = [_sides(named, j, usable) for j in range(len(names))]
-        if unlabelled == "learn" and kind == "groupby" and reference == "rest" and estimator == "discriminant":
-            soft, sides = _learn(column(adata.obs, str(groupby)), named, z, usable)
+        learns = unlabelled == "learn" and isinstance(reference, str) and reference == "rest"
+        if learns and kind == "groupby" and labels is not None and estimator == "discriminant":
+            soft, sides = _learn(labels, str(groupby), named, z, usable)
         raw = np.stack([record.function(z, inside, outside) for inside, outside in sides])
     elif genes is not None:
         if estimator == "logistic":
@@ -167,6 +181,7 @@ def concepts(
         raw = np.stack([seed_regression(z, t, whiten=estimator == "discriminant") for t in targets.T])
     else:
         names, raw = _given_vectors(vectors, encoder.n_latent)
+    names = check_names(names)
 
     projected = z @ raw.T
     scale = projected.std(0)
@@ -182,7 +197,7 @@ def concepts(
         params={
             "kind": kind,
             "groupby": groupby if kind == "groupby" else "",
-            "reference": reference if isinstance(reference, str) else ", ".join(reference),
+            "reference": reference if isinstance(reference, str) else ", ".join(map(str, reference)),
             "estimator": estimator,
             "layer": layer or "",
             "target_sum": float(getattr(encoder, "target_sum", np.median(totals[totals > 0]))),
@@ -190,6 +205,7 @@ def concepts(
             "score_key": score_key,
             "section_key": getattr(encoder, "batch_key", None) or "",
         }
+        | asked(reference, missing)
         | ({"label_error": soft.label_error} if soft is not None and np.isfinite(soft.label_error) else {}),
         n_labelled=named.inside.sum(0) if named is not None else np.zeros(len(names), dtype=np.int64),
     )
@@ -200,7 +216,8 @@ def concepts(
     out = adata.copy() if copy else adata
     out.uns[key_added] = made.to_uns()
     out.obsm[score_key] = score_frame(made, latent, adata.obs_names)
-    out.obsm[made.slot(KEYS.MEMBERS)] = pd.DataFrame(named.members, index=adata.obs_names, columns=made.labels)
+    index = adata.obs_names.rename(None)  # a label may be called like the index
+    out.obsm[made.slot(KEYS.MEMBERS)] = pd.DataFrame(named.members, index=index, columns=made.labels)
     out.varm[made.slot(KEYS.GRADIENT)] = gene_frame(gradient, encoder.var_names, adata.var_names, made.labels)
     if soft is not None:
         disagreement = np.full(adata.n_obs, np.nan, dtype=np.float32)
@@ -214,42 +231,59 @@ def concepts(
 def gene_frame(values: np.ndarray, var_names: pd.Index, wanted: pd.Index, labels: list[str]) -> pd.DataFrame:
     """``(n_concepts, genes of the model)`` as a float32 DataFrame of ``wanted`` genes x concepts, NaN where unknown."""
     frame = pd.DataFrame(np.asarray(values.T, dtype=np.float32), index=var_names, columns=labels)
-    return frame.reindex(wanted.astype(str)).set_axis(wanted, axis=0)
+    return frame.reindex(wanted.astype(str)).set_axis(wanted.rename(None), axis=0)
 
 
-def _is_boolean(column: pd.Series) -> bool:
-    return isinstance(column.dtype, pd.BooleanDtype) or column.dtype == bool
+def asked(reference: str | Sequence[str], missing: Sequence[str] | str | None) -> dict[str, np.ndarray]:
+    """What is kept with concepts of how labels were read, where that is not the default."""
+    out = {}
+    if labels := asked_for(None, reference):
+        out["reference_labels"] = np.array(labels, dtype=object)
+    if missing is not None:
+        out["missing"] = np.array(sorted(missing_words(missing)), dtype=object)
+    return out
 
 
 def _membership(
     adata: AnnData,
     groupby: str | None,
-    groups: Sequence[str] | None,
+    groups: Sequence[str] | str | None,
     reference: str | Sequence[str],
     mask: Any,
-) -> Membership:
+    missing: Sequence[str] | str | None,
+) -> tuple[Membership, Labels | None]:
+    """Inside and outside of each concept, and the labels where it was labels that said so."""
     if isinstance(mask, str):
         groupby, mask = mask, None
     if groupby is not None:
-        if groupby not in adata.obs:
-            import difflib
-
-            have = list(map(str, adata.obs.columns))
-            close = difflib.get_close_matches(str(groupby), have, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise KeyError(f"{groupby!r} is not a column of adata.obs (it has: {', '.join(have) or 'none'}).{hint}")
-        labels = column(adata.obs, groupby)
-        if not _is_boolean(labels):
-            if pd.api.types.is_float_dtype(labels) and (labels.dropna() % 1 != 0).any():
-                raise ValueError(
-                    f"adata.obs[{groupby!r}] holds measurements, not labels. Name a column of layers, or cut it: "
-                    f"adata.obs['{groupby}_class'] = pd.cut(adata.obs[{groupby!r}], 3).astype(str)."
-                )
-            return from_labels(labels, groups=groups, reference=reference).check()
-        mask = {groupby: labels}
+        values = obs_column(adata, groupby)
+        if not is_boolean(values):
+            labels = clean_labels(
+                values,
+                missing=missing,
+                keep=asked_for(groups, reference),
+                where=f"adata.obs[{groupby!r}]",
+                names_allowed=groups is not None,
+            )
+            found = from_labels(labels, groups=groups, reference=reference)
+            # words that were named here need no remark
+            for remark in labels.said() if missing is None else labels.remarks:
+                warnings.warn(f"adata.obs[{groupby!r}]: {remark}.", UserWarning, stacklevel=3)
+            return found.check(), labels
+        mask = {groupby: values}
     if not isinstance(mask, Mapping):
         mask = {"concept": mask}
-    return from_masks(mask, adata.n_obs).check()
+    return from_masks(mask, adata.n_obs).check(), None
+
+
+def obs_column(adata: AnnData, groupby: str) -> pd.Series:
+    """``adata.obs[groupby]``, with a `KeyError` that says what there is."""
+    if groupby in adata.obs:
+        return column(adata.obs, groupby)
+    have = list(map(str, adata.obs.columns))
+    close = difflib.get_close_matches(str(groupby), have, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise KeyError(f"{groupby!r} is not a column of adata.obs (it has: {', '.join(have) or 'none'}).{hint}")
 
 
 def _sides(named: Membership, j: int, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -260,15 +294,13 @@ def _sides(named: Membership, j: int, usable: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _learn(
-    labels: pd.Series, named: Membership, z: np.ndarray, usable: np.ndarray
+    labels: Labels, groupby: str, named: Membership, z: np.ndarray, usable: np.ndarray
 ) -> tuple[SoftLabels, list[tuple[np.ndarray, np.ndarray]]]:
     """Soft class weights of the usable spots, and the sides of each concept that follow from them."""
-    every = from_labels(labels)
-    codes = np.where(every.inside.any(1), every.inside.argmax(1), -1)[usable]
-    soft = soft_labels(z, codes, len(every.names))
+    soft = soft_labels(z, labels.codes[usable], len(labels.names))
     if soft.doubted:
         warnings.warn(
-            f"Expression contradicts about {soft.label_error:.0%} of the labels in {labels.name!r}; the concepts rest "
+            f"Expression contradicts about {soft.label_error:.0%} of the labels in {groupby!r}; the concepts rest "
             f"on what it says instead. obs[{KEYS.DISAGREEMENT!r}] marks the spots; unlabelled='ignore' takes labels as "
             "given.",
             UserWarning,
@@ -276,7 +308,7 @@ def _learn(
         )
     weights = soft.weights
     total = weights.sum(1)
-    picked = [every.names.index(n) for n in named.names]
+    picked = [labels.names.index(n) for n in named.names]
     return soft, [(weights[:, c], total - weights[:, c]) for c in picked]
 
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.labels import clean_labels, is_boolean
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import sections_of
 from st_concepts._keys import KEYS
 from st_concepts.concepts import read_concepts
-from st_concepts.io._frames import column
 from st_concepts.io._rows import in_memory
 from st_concepts.models import SpotVAE
 from st_concepts.models._validate import count_matrix
 from st_concepts.stats import balanced_tiles
 from st_concepts.tl._common import check_copy
-from st_concepts.tl._concepts import EstimatorName, concepts
+from st_concepts.tl._concepts import EstimatorName, concepts, obs_column
 from st_concepts.tl._score_concepts import score_concepts
 
 
@@ -30,6 +31,7 @@ def cross_fit(
     n_folds: int = 5,
     section_key: str | None = None,
     layer: str | None = None,
+    missing: Sequence[str] | str | None = None,
     estimator: EstimatorName = "discriminant",
     unlabelled: Literal["learn", "ignore"] = "learn",
     model_options: Mapping[str, Any] | None = None,
@@ -58,7 +60,7 @@ def cross_fit(
         `st_concepts.tl.rank_genes_concepts`, where that column names more than one.
     layer
         Layer with the counts; `None` for ``adata.X``.
-    estimator, unlabelled
+    missing, estimator, unlabelled
         As in ``stc.tl.concepts``.
     model_options, fit_options
         Keyword arguments of `SpotVAE` and of its ``fit``.
@@ -77,7 +79,12 @@ def cross_fit(
     KeyError
         A missing column.
     ValueError
-        A layer lies in one fold only, no positions, fewer than two folds.
+        A layer lies in one fold only, no positions, fewer than two folds, no labels.
+
+    Warns
+    -----
+    UserWarning
+        Words of ``groupby`` taken as missing; labels that differ little.
 
     Examples
     --------
@@ -88,30 +95,42 @@ def cross_fit(
     (200, 5)
     """
     check_copy(adata, copy)
-    if groupby not in adata.obs:
-        raise KeyError(f"{groupby!r} is not a column of adata.obs (it has: {', '.join(map(str, adata.obs.columns))}).")
+    values = obs_column(adata, groupby)
     folds = _folds(adata, n_folds, section_key)
-    labels = column(adata.obs, groupby)
-    known = [str(c) for c in labels.astype("category").cat.remove_unused_categories().cat.categories]
+    labels = _labels(values, missing)
+    text = labels.dropna()
     parts: list[pd.DataFrame] = []
     for fold in np.unique(folds):
         inside = folds == fold
-        missing = sorted(set(known) - set(labels[~inside].dropna().astype(str)))
-        if missing:
+        gone = sorted(set(text) - set(labels[~inside].dropna()))
+        if gone:
             raise ValueError(
-                f"All spots of {missing[0]!r} lie in one fold, so no other spots can tell what it looks like. "
+                f"All spots of {gone[0]!r} lie in one fold, so no other spots can tell what it looks like. "
                 "Use fewer folds, or leave that label out."
             )
         train, test = (_part(adata, rows, layer) for rows in (~inside, inside))
         model = SpotVAE(train, layer=layer, **dict(model_options or {}))
         model.fit(**{"progress": False, **dict(fit_options or {})})
-        concepts(train, model, groupby, estimator=estimator, unlabelled=unlabelled)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"adata\.obs\[.*label")  # said above
+            concepts(train, model, groupby, estimator=estimator, unlabelled=unlabelled, missing=missing)
         score_concepts(test, model, concepts=train)
         parts.append(test.obsm[KEYS.SCORE].set_axis(read_concepts(train).labels, axis=1))
     frame = pd.concat(parts).reindex(adata.obs_names)
     out = adata.copy() if copy else adata
     out.obsm[key_added] = frame
     return out if copy else None
+
+
+def _labels(values: pd.Series, missing: Sequence[str] | str | None) -> pd.Series:
+    """Label of each spot as text, with remarks as warnings; yes and no are left as they are."""
+    if is_boolean(values):
+        return values.astype(object)
+    where = f"adata.obs[{values.name!r}]"
+    labels = clean_labels(values, missing=missing, where=where)
+    for remark in labels.said() if missing is None else labels.remarks:
+        warnings.warn(f"{where}: {remark}.", UserWarning, stacklevel=3)
+    return pd.Series(labels.values, index=values.index).astype(object)
 
 
 def _part(adata: AnnData, rows: np.ndarray, layer: str | None) -> AnnData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.labels import clean_labels
 from st_concepts._keys import KEYS, safe_labels
 from st_concepts.concepts._gene_concepts import (
     GeneConcept,
@@ -16,10 +18,11 @@ from st_concepts.concepts._gene_concepts import (
     layer_loading,
     make_gene_concept,
 )
-from st_concepts.io._frames import column
+from st_concepts.concepts._membership import asked_for, check_names
 from st_concepts.models._gene_vae import GeneVAE
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.tl._common import check_copy, check_filled
+from st_concepts.tl._concepts import obs_column
 
 
 def gene_concepts(
@@ -28,7 +31,8 @@ def gene_concepts(
     seeds: Sequence[str] | Mapping[str, Sequence[str]] | str | None = None,
     *,
     groupby: str | None = None,
-    groups: Sequence[str] | None = None,
+    groups: Sequence[str] | str | None = None,
+    missing: Sequence[str] | str | None = None,
     n_top: int = 50,
     min_spots: int = 10,
     layer: str | None = None,
@@ -55,6 +59,8 @@ def gene_concepts(
         Column of ``adata.obs`` with layers, each of which becomes a concept too; missing values are allowed.
     groups
         Labels of ``groupby`` to use; by default all.
+    missing
+        Words of ``groupby`` that mean missing, in place of `st_concepts.io.MISSING`.
     n_top
         Genes a concept.
     min_spots
@@ -115,13 +121,9 @@ def gene_concepts(
         r, p = latent_correlation(latent, latent[index].mean(0))
         made.append(make_gene_concept(name, latent, r, p, usable=usable, n_top=n_top, always=index))
     if groupby is not None:
-        made += _of_layers(adata, model, layer, latent, usable, groupby, groups, n_top)
+        made += _of_layers(adata, model, layer, latent, usable, groupby, groups, missing, n_top)
 
-    names = [c.name for c in made]
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"Two concepts have the same name: {', '.join(sorted({n for n in names if names.count(n) > 1}))}."
-        )
+    names = check_names([c.name for c in made])
     labels = safe_labels(names)
     vectors = np.stack([c.vector for c in made]).astype(np.float32)
     pattern = model.to_spots(model.decode(vectors), adata).astype(np.float32)
@@ -175,15 +177,19 @@ def _of_layers(
     latent: np.ndarray,
     usable: np.ndarray,
     groupby: str,
-    groups: Sequence[str] | None,
+    groups: Sequence[str] | str | None,
+    missing: Sequence[str] | str | None,
     n_top: int,
 ) -> list[GeneConcept]:
-    if groupby not in adata.obs:
-        raise KeyError(f"{groupby!r} is not a column of adata.obs (it has: {', '.join(map(repr, adata.obs.columns))}).")
-    labels = column(adata.obs, groupby)
-    known = labels.notna().to_numpy()
-    have = [str(c) for c in pd.Categorical(labels).remove_unused_categories().categories]
-    wanted = have if groups is None else [str(g) for g in groups]
+    where = f"adata.obs[{groupby!r}]"
+    wanted = [] if groups is None else asked_for(groups, "rest")
+    labels = clean_labels(
+        obs_column(adata, groupby), missing=missing, keep=wanted, where=where, names_allowed=groups is not None
+    )
+    for remark in labels.said() if missing is None else labels.remarks:
+        warnings.warn(f"{where}: {remark}.", UserWarning, stacklevel=3)
+    have = labels.names
+    wanted = have if groups is None else wanted
     if unknown := [g for g in wanted if g not in have]:
         raise KeyError(
             f"No spot of adata.obs[{groupby!r}] is labelled {', '.join(unknown)}; there are {', '.join(have)}."
@@ -191,13 +197,14 @@ def _of_layers(
     if len(have) < 2:
         raise ValueError(
             f"adata.obs[{groupby!r}] has one label only ({have[0]!r}); a layer needs others to differ from."
+            if have
+            else f"Every spot is unlabelled in {groupby!r}: nothing defines a concept."
         )
     # on spots, since a pixel may hold spots of two layers
     images = model.spot_images(adata, layer=layer)
     made = []
     for name in wanted:
-        inside = labels.astype(str).to_numpy() == name
-        r, p = layer_loading(images, inside, known)
+        r, p = layer_loading(images, labels.codes == have.index(name), labels.codes >= 0)
         made.append(make_gene_concept(name, latent, r, p, usable=usable, n_top=n_top))
     return made
 

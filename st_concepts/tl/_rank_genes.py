@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import sections_of
-from st_concepts._keys import KEYS
+from st_concepts._keys import KEYS, safe_labels
 from st_concepts._processes import size
 from st_concepts.concepts import DOUBT_ABOVE, ConceptSet, Membership, read_concepts
 from st_concepts.io._frames import as_frame
@@ -310,5 +310,6 @@ def _null(adata: AnnData, null: str, sections: np.ndarray, graph_key: str | None
 def _group_column(members: Membership, index: pd.Index) -> pd.Series:
     inside = members.inside
     first = np.where(inside.any(1), inside.argmax(1), len(members.names))
-    categories = [*members.names, *(["rest"] if (first == len(members.names)).any() else [])]
+    others = safe_labels([*members.names, "rest"])[-1]  # a concept may have that name
+    categories = [*members.names, *([others] if (first == len(members.names)).any() else [])]
     return pd.Series(pd.Categorical.from_codes(first, categories), index=index)

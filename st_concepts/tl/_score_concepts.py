@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from st_concepts._keys import KEYS, concept_slot
 from st_concepts.concepts import ConceptSet, read_concepts, score_frame
+from st_concepts.concepts._membership import defining_labels, reference_labels
 from st_concepts.io._frames import column
 from st_concepts.tl._common import as_encoder, check_copy, counts_layer, embed_all
 from st_concepts.tl._concepts import gene_frame, mean_gradient
@@ -95,23 +96,20 @@ def _labels_at_hand(adata: AnnData, made: ConceptSet) -> pd.DataFrame | None:
     groupby = made.params.get("groupby")
     if not groupby or groupby not in adata.obs:
         return None
-    labels = column(adata.obs, groupby)
-    known = labels.notna().to_numpy()
-    text = labels[known].astype(object).astype(str)
-    if pd.api.types.is_float_dtype(labels) and not text.isin(made.names).any():
-        text = labels[known].map("{:g}".format)  # whole numbers with gaps are read as floats
-    reference = str(made.params.get("reference", "rest"))
-    if reference == "rest":
-        against = np.ones(len(text), dtype=bool)
-    else:
-        # several labels were joined, unless one label is called just so
-        against = text.isin([reference, *reference.split(", ")]).to_numpy()
-    members = np.full((adata.n_obs, len(made.names)), -1, dtype=np.int8)
+    labels = defining_labels(column(adata.obs, groupby), made.names, made.params)
+    reference = reference_labels(made.params)
+    codes = labels.codes
+    against = codes >= 0 if reference is None else np.isin(codes, _positions(labels.names, reference))
+    members = np.where(against[:, None], 0, -1).astype(np.int8).repeat(len(made.names), axis=1)
     for j, name in enumerate(made.names):
-        members[known, j] = np.where(text == name, 1, np.where(against, 0, -1))
+        members[np.isin(codes, _positions(labels.names, [name])), j] = 1
     if not (members == 1).any():
         return None
-    return pd.DataFrame(members, index=adata.obs_names, columns=made.labels)
+    return pd.DataFrame(members, index=adata.obs_names.rename(None), columns=made.labels)
+
+
+def _positions(names: list[str], wanted: list[str]) -> list[int]:
+    return [i for i, name in enumerate(names) if name in wanted]
 
 
 def _masks_at_hand(adata: AnnData, made: ConceptSet) -> pd.DataFrame | None:
@@ -122,4 +120,4 @@ def _masks_at_hand(adata: AnnData, made: ConceptSet) -> pd.DataFrame | None:
             members[:, j] = labels.astype("boolean").astype("Int8").fillna(-1).to_numpy(dtype=np.int8)
     if not (members == 1).any():
         return None
-    return pd.DataFrame(members, index=adata.obs_names, columns=made.labels)
+    return pd.DataFrame(members, index=adata.obs_names.rename(None), columns=made.labels)

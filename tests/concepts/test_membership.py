@@ -3,12 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st_concepts.concepts import Membership, from_labels, from_masks, from_scores
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["a", "b", "L2/3", None]), min_size=2, max_size=30),
     st.sampled_from(["str", "cat", "string"]),
@@ -44,8 +45,13 @@ def test_reference() -> None:
     assert from_labels(column, reference="b").names == ["a", "c"]  # the reference is no concept of its own
 
 
-def test_a_label_called_rest_can_be_the_reference() -> None:
-    made = from_labels(pd.Series(["a", "b", "rest"]), reference="rest")
+def test_a_label_called_rest_is_a_label_and_can_be_the_reference() -> None:
+    column = pd.Series(["a", "b", "rest"])
+    every = from_labels(column)
+    assert every.names == ["a", "b", "rest"]
+    assert every.members.tolist() == np.eye(3).tolist()
+    assert from_labels(column, reference="rest").members.tolist() == every.members.tolist()
+    made = from_labels(column, reference=["rest"])
     assert made.names == ["a", "b"]
     assert made.members.tolist() == [[1, -1], [-1, 1], [0, 0]]
 
