@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,7 @@ class Form:
     bin_size: int | None = None
     image: Path | None = None
     scale: str = "1"  # of the drawing
+    no_image: bool = False
 
 
 def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, stability: bool | None = None) -> None:
@@ -107,9 +108,12 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
 
 
 def _read(files: Files, form: Form, groupby: str) -> AnnData:
-    more = {} if form.image is None else {"image": form.image.expanduser()}
+    more: dict[str, Any] = {} if form.image is None else {"image": form.image.expanduser()}
     if more and (form.kind or io.detect_kind(files.source)) != "st":
         raise UsageError(f"--image {form.image} is for ST tables; {files.source} brings its own image or has none.")
+    if more and form.no_image:
+        raise UsageError("--image and --no-image exclude each other; leave one out.")
+    more["load_images"] = not form.no_image
     adata = io.read(files.source, kind=form.kind, table=form.table, bin_size=form.bin_size, **more)
     if files.annotation is not None:
         io.read_annotation(adata, files.annotation, key=groupby, scale=_scale(form.scale))

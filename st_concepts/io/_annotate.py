@@ -178,7 +178,7 @@ def _from_table(adata: AnnData, path: Path, key: str, column: str | None) -> tup
         if not mostly_spot_names(adata.obs_names.tolist()):
             raise
         try:
-            spots, labels, order = read_st_annotation(path)
+            spots, labels, order = read_st_annotation(path, column)
             coords = parse_spot_names(adata.obs_names, where="adata.obs_names")
             return match_labels(coords, spots, labels, where=str(path)), order, []
         except ValueError as second:

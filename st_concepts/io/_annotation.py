@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ._annotation_xy import as_two_columns
 from ._spots import mostly_spot_names, parse_spot_names, round_to_array
 from ._table import read_rows
 
@@ -16,11 +17,12 @@ _YES_NO = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "tr
 _MISSING = {"", "na", "nan", "none", "undefined"}
 
 
-def read_annotation(path: Path) -> tuple[list[str], list[str | None], list[str]]:
+def read_annotation(path: Path, column: str | None = None) -> tuple[list[str], list[str | None], list[str]]:
     """Read one label per spot.
 
     Three forms are recognised: one-hot with labels in rows and spots (``X_Y``) in columns, as Splotch writes it; the
-    transpose of that; two columns, spot and label, with or without a header.
+    transpose of that; two columns, spot and label, with or without a header; more columns, the spots by name or by
+    ``x`` and ``y``, the label in ``column`` (see `as_two_columns`).
 
     Returns
     -------
@@ -37,6 +39,8 @@ def read_annotation(path: Path) -> tuple[list[str], list[str | None], list[str]]
         With file, line and column, if the table has another form, a field is neither 0 nor 1, or a spot has two labels.
     """
     rows = list(read_rows(path))
+    if (two := as_two_columns(path, rows, column)) is not None:
+        return _two_columns(path, two)
     header = rows[0][1]
     first = [fields[0] for _, fields in rows]
     # a one-hot table of a single label has two columns as well, but of zeros and ones

@@ -1,4 +1,4 @@
-"""Spot names of classic ST tables: ``"16.92x9.015"`` (counts), ``"17_9"`` (annotation), with a section before or behind."""
+"""Spot names of classic ST tables: ``"16.92x9.015"`` (counts), ``"17_9"`` (annotation), ``"1x17x9"`` (sections)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ _NUMBER = r"[-+]?\d+(?:\.\d*)?"
 _SPOT = re.compile(rf"\s*({_NUMBER})\s*[xX_]\s*({_NUMBER})\s*")
 # R writes X before names that begin with a digit
 _OF_R = re.compile(rf"X({_NUMBER})[xX_]({_NUMBER})")
-# a section before ("1x17x20", "S1_17x20") or behind ("17x20_1"); only "x" then, for "s_008um_00010_00020" is no such name
+# a section before ("1x17x20", "S1_17x20") or behind ("17x20_1"); only "x" then: "s_008um_00010_00020" is no such name
 _UNSIGNED = r"\d+(?:\.\d*)?"
-_OF_SECTION = re.compile(
-    rf"X?(?:(?P<before>\w(?:.*?\w)?)[xX_.:| -])?(?P<x>{_UNSIGNED})[xX](?P<y>{_UNSIGNED})(?:[_.:| -](?P<behind>\w+))?"
-)
+_BEFORE, _BEHIND = r"(?P<before>\w(?:.*?\w)?)(?:[xX_:| ]|(?<=[A-Za-z])\.)", r"[_.:| -](?P<behind>\w+)"
+_OF_SECTION = re.compile(rf"X?(?:{_BEFORE})?(?P<x>{_UNSIGNED})[xX](?P<y>{_UNSIGNED})(?:{_BEHIND})?")
 
 
 def _parse(name: str) -> tuple[float, float, str] | None:

@@ -43,7 +43,7 @@ def read_positions(path: Path) -> pd.DataFrame:
         if bad.any():
             at = int(np.flatnonzero(bad)[0])
             raise ClearError(
-                f"{path}: {name} of barcode {table['barcode'].iloc[at]} is {table[name].iloc[at]!r}, not a number."
+                f"{path}: {name} of barcode {table['barcode'].iloc[at]} is {str(table[name].iloc[at])!r}, not a number."
             )
         table[name] = numbers
     barcodes = table["barcode"].astype(str)

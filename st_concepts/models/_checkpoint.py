@@ -13,6 +13,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+from st_concepts.io._content import check_content
+
 FORMAT = "st_concepts.model"
 VERSION = 2
 _OLDEST = {"SpotVAE": 2}  # of files that still load, where it is not 1
@@ -83,6 +85,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, torch.Tenso
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"No model file at {str(path)!r}.")
+    check_content(path)
     try:
         with safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}
