@@ -235,7 +235,7 @@ def _hdf5_kind(path: Path) -> str:
         with h5py.File(path, "r") as handle:
             groups = set(handle)
             tenx = any("barcodes" in group for group in handle.values() if isinstance(group, h5py.Group))
-    except OSError as error:
+    except (OSError, KeyError, RuntimeError) as error:
         raise ClearError(f"{path} cannot be opened as HDF5, it is damaged or truncated: {error}") from None
     if {"obs", "var"} <= groups and "mod" not in groups:
         return "h5ad"

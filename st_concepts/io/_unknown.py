@@ -41,7 +41,7 @@ def why_unknown(path: Path, kind_of: Callable[[Path], str | None]) -> str:
         return ""
     packed = [p.name for p in sorted(path.iterdir()) if p.name.lower().endswith(_ARCHIVES)]
     unpack = f"; unpack {_some(packed)} there first" if packed else ""
-    sections = [p.name for p in sorted(path.iterdir()) if p.is_dir() and (kind_of(p) or kind_of(p / "outs"))]
+    sections = [p.name for p in sorted(path.iterdir()) if p.is_dir() and _is_section(p, kind_of)]
     if sections:
         return f": it holds {_some(sections)}; name one of these"
     counts = [c.path.name for c in count_files(path)] or (["matrix.mtx"] if is_matrix_folder(path) else [])
@@ -55,6 +55,13 @@ def why_unknown(path: Path, kind_of: Callable[[Path], str | None]) -> str:
     if not any(path.iterdir()):
         return ": the folder is empty"
     return unpack
+
+
+def _is_section(path: Path, kind_of: Callable[[Path], str | None]) -> bool:
+    try:
+        return kind_of(path) is not None or kind_of(path / "outs") is not None
+    except OSError:  # a folder that may not be read
+        return False
 
 
 def _some(names: list[str]) -> str:
