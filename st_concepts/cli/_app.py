@@ -80,7 +80,7 @@ def run(
         typer.Argument(
             metavar="IN",
             help="Section with raw counts, never changed: .h5ad, AnnData or SpatialData .zarr, Space Ranger or Xenium "
-            "output folder, ST table.",
+            "output folder or count matrix, ST table.",
         ),
     ],
     groupby: Annotated[str, typer.Option(help="Column of obs with the layer of each spot; gaps are allowed.")],
@@ -141,6 +141,7 @@ def run(
     table: Annotated[str | None, typer.Option(help="Table of a SpatialData store, if it has several.")] = None,
     bin_size: Annotated[int | None, typer.Option(help="Bin size of Visium HD, in micrometres.")] = None,
     image: Annotated[Path | None, typer.Option(help="Histology image of an ST table that spans the array.")] = None,
+    no_image: Annotated[bool, typer.Option("--no-image", help="Leave the histology images of IN out.")] = False,
     seed: Seed = 0,
 ) -> None:
     """Explain the layers of a section: concepts, saliency and markers, written to a new file."""
@@ -167,7 +168,7 @@ def run(
     run_file(
         files,
         settings,
-        form=Form(kind, table, bin_size, image, scale, column),
+        form=Form(kind, table, bin_size, image, scale, column, no_image),
         min_spots=min_spots,
         stability=stability,
     )

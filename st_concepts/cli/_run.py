@@ -7,7 +7,7 @@ import re
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from anndata import AnnData
@@ -56,6 +56,7 @@ class Form:
     image: Path | None = None
     scale: str = "1"  # of the drawing
     column: str | None = None  # of the annotation
+    no_image: bool = False
 
 
 def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, stability: bool | None = None) -> None:
@@ -125,9 +126,12 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
 
 def _read(files: Files, form: Form, settings: Settings) -> AnnData:
     groupby = settings.groupby
-    more = {} if form.image is None else {"image": form.image.expanduser()}
+    more: dict[str, Any] = {} if form.image is None else {"image": form.image.expanduser()}
     if more and (form.kind or io.detect_kind(files.source)) != "st":
         raise UsageError(f"--image {form.image} is for ST tables; {files.source} brings its own image or has none.")
+    if more and form.no_image:
+        raise UsageError("--image and --no-image exclude each other; leave one out.")
+    more["load_images"] = not form.no_image
     adata = io.read(files.source, kind=form.kind, table=form.table, bin_size=form.bin_size, **more)
     if form.column is not None and files.annotation is None:
         raise UsageError(f"--column {form.column} is of the file of --annotation, which is not given.")

@@ -208,7 +208,8 @@ def _from_table(
         if not mostly_spot_names(adata.obs_names.tolist()):
             raise
         try:
-            spots, labels, order = read_st_annotation(path, missing=[])  # words are looked at for all kinds alike
+            # words are looked at for all kinds alike
+            spots, labels, order = read_st_annotation(path, column, missing=[])
             coords = parse_spot_names(adata.obs_names, where="adata.obs_names")
             return match_labels(coords, spots, labels, where=str(path)), order, []
         except ValueError as second:

@@ -12,6 +12,7 @@ import pandas as pd
 from st_concepts._counts.labels import check_name, fold, missing_words, taken_as_missing, tidy
 from st_concepts._progress import get_logger
 
+from ._annotation_xy import as_two_columns
 from ._spots import mostly_spot_names, parse_spot_names, round_to_array
 from ._table import read_rows
 
@@ -20,12 +21,13 @@ logger = get_logger("io")
 
 
 def read_annotation(
-    path: Path, *, missing: Iterable[str] | str | None = None, keep: Collection[str] = ()
+    path: Path, column: str | None = None, *, missing: Iterable[str] | str | None = None, keep: Collection[str] = ()
 ) -> tuple[list[str], list[str | None], list[str]]:
     """Read one label per spot; words that mean missing, but for those in ``keep``, are none.
 
     Three forms are recognised: one-hot with labels in rows and spots (``X_Y``) in columns, as Splotch writes it; the
-    transpose of that; two columns, spot and label, with or without a header.
+    transpose of that; two columns, spot and label, with or without a header; more columns, the spots by name or by
+    ``x`` and ``y``, the label in ``column`` (see `as_two_columns`).
 
     Returns
     -------
@@ -41,7 +43,7 @@ def read_annotation(
     ValueError
         With file, line and column, if the table has another form, a field is neither 0 nor 1, or a spot has two labels.
     """
-    spots, labels, order = _as_written(path)
+    spots, labels, order = _as_written(path, column)
     words = missing_words(missing)
     kept = {tidy(k) for k in keep}
     none = [name for name in dict.fromkeys([*order, *filter(None, labels)]) if name not in kept and fold(name) in words]
@@ -54,8 +56,10 @@ def read_annotation(
     return spots, [None if label in none else label for label in labels], [name for name in order if name not in none]
 
 
-def _as_written(path: Path) -> tuple[list[str], list[str | None], list[str]]:
+def _as_written(path: Path, column: str | None) -> tuple[list[str], list[str | None], list[str]]:
     rows = list(read_rows(path))
+    if (two := as_two_columns(path, rows, column)) is not None:
+        return _two_columns(path, two)
     header = rows[0][1]
     first = [fields[0] for _, fields in rows]
     # a one-hot table of a single label has two columns as well, but of zeros and ones

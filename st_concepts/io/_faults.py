@@ -14,14 +14,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from ._content import ClearError
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _LONGEST = 400  # characters of a foreign message
-
-
-class ClearError(Exception):
-    """An error whose message already says everything; turned into `ValueError` by `read`."""
 
 
 def reason(error: BaseException) -> str:

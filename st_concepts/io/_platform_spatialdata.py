@@ -11,7 +11,8 @@ from anndata import AnnData
 
 from st_concepts._keys import KEYS, safe_labels
 
-from ._platforms import ClearError, logger
+from ._content import ClearError
+from ._genes import logger
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

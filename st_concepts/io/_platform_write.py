@@ -13,10 +13,11 @@ from anndata import AnnData
 
 from st_concepts._counts.layers import layers_of
 
+from ._content import ClearError, existing
 from ._folder import make_folder
 from ._frames import as_frame, plain
 from ._platform_10x import others_warnings
-from ._platforms import ClearError, existing, zarr_kind
+from ._platforms import zarr_kind
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

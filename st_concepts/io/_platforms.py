@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, MutableMapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,20 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from anndata import AnnData
 
-from st_concepts._counts.layers import layer_names
 from st_concepts._keys import KEYS
-from st_concepts._progress import get_logger
 
-from ._faults import ClearError, clear_faults, is_clear, reason
+from ._content import GZIP_MAGIC, HDF5_MAGIC, ClearError, existing
+from ._faults import clear_faults, is_clear, reason
+from ._genes import logger, unique_genes
+from ._tenx_files import count_files, named_counts, position_files
+from ._unknown import other_hdf5, why_unknown
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-logger = get_logger("io")
-
-COUNTS_10X = "filtered_feature_bc_matrix.h5"
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-_POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv")
 
 
 class _Kind(NamedTuple):
@@ -38,7 +34,9 @@ KINDS = {
     "h5ad": _Kind("AnnData, .h5ad", "an HDF5 file with obs and var"),
     "zarr": _Kind("AnnData, .zarr", "a zarr store with obs and var"),
     "spatialdata": _Kind("SpatialData, .zarr", "a zarr store with tables"),
-    "visium": _Kind("Visium, Space Ranger output", f"a folder with {COUNTS_10X} and spatial/tissue_positions*.csv"),
+    "visium": _Kind(
+        "Visium, Space Ranger output", "a folder with filtered_feature_bc_matrix.h5 and spatial/tissue_positions*.csv"
+    ),
     "visium_hd": _Kind("Visium HD, Space Ranger output", "a folder with binned_outputs/square_*um"),
     "xenium": _Kind("Xenium output", "a folder with experiment.xenium"),
     "st": _Kind("classic ST table", "a tab- or comma-separated table of spots such as 17x9 and genes"),
@@ -51,6 +49,7 @@ def read(
     kind: str | None = None,
     table: str | None = None,
     bin_size: int | None = None,
+    load_images: bool = True,
     **kwargs: Any,
 ) -> AnnData:
     """Read a section, whatever wrote it, as AnnData that every function of this package takes.
@@ -58,8 +57,9 @@ def read(
     Parameters
     ----------
     path
-        ``.h5ad``; AnnData ``.zarr``; SpatialData ``.zarr``; Space Ranger output folder (Visium or Visium HD); Xenium
-        output folder; classic ST table. Or a ``SpatialData`` object. ``outs/`` within a folder is found.
+        ``.h5ad``; AnnData ``.zarr``; SpatialData ``.zarr``; Space Ranger output folder (Visium or Visium HD), as far as
+        it was kept, flat and prefixed as in GEO, or its count matrix; Xenium output folder; classic ST table. Or a
+        ``SpatialData`` object. ``outs/`` within a folder is found.
     kind
         One of ``"h5ad"``, ``"zarr"``, ``"spatialdata"``, ``"visium"``, ``"visium_hd"``, ``"xenium"``, ``"st"``; by
         default it is detected, and logged (logger ``st_concepts.io``, level INFO).
@@ -67,9 +67,11 @@ def read(
         Name of the table of a SpatialData store; by default the only one.
     bin_size
         Of Visium HD, in micrometres: 2, 8, 16, ...; by default 8 where it is there, else the smallest.
+    load_images
+        `False` leaves histology images out, where they are broken or not wanted.
     **kwargs
-        For the reader of the kind: `st_concepts.io.read_st` (``image=``, ``annotation=``, ...),
-        ``squidpy.read.visium``, ``spatialdata_io.visium_hd``, ``spatialdata_io.xenium``.
+        For the reader of the kind: `st_concepts.io.read_st` (``image=``, ``annotation=``, ...); Visium and Visium HD
+        take ``counts_file=`` (where there are several), ``library_id=`` and ``genome=``; ``spatialdata_io.xenium``.
 
     Returns
     -------
@@ -85,7 +87,13 @@ def read(
     ValueError
         The path is of no known kind, not of the kind that was forced, or cannot be read; no such table or bin size.
     ImportError
-        Visium HD and Xenium need ``pip install 'st_concepts[spatialdata]'``.
+        Xenium needs ``pip install 'st_concepts[spatialdata]'``.
+
+    Warns
+    -----
+    UserWarning
+        Of Visium and Visium HD: an image or the scale factors are missing; the raw counts stand in for the filtered
+        ones; features that are no genes are left out.
 
     Examples
     --------
@@ -101,7 +109,7 @@ def read(
     if not isinstance(path, (str, PathLike)):
         from ._platform_spatialdata import table_as_anndata
 
-        return _finish(table_as_anndata(path, table), "The table")
+        return _finish(table_as_anndata(path, table), "The table", load_images)
     path = _outs(existing(path))
     found = kind or detect_kind(path)
     if table is not None and found != "spatialdata":
@@ -113,9 +121,11 @@ def read(
         kwargs["table"] = table
     if found == "visium_hd":
         kwargs["bin_size"] = bin_size
+    if found in ("visium", "visium_hd"):
+        kwargs["load_images"] = load_images
     hint = f" Leave out kind={kind!r} to have the kind detected." if kind else ""
     try:
-        return _finish(_readers()[found](path, **kwargs), path)
+        return _finish(_readers()[found](path, **kwargs), path, load_images)
     except ClearError as error:
         raise ValueError(f"{error}{hint}") from None
     except ImportError:
@@ -153,41 +163,33 @@ def detect_kind(path: str | PathLike[str]) -> str:
     'st'
     """
     path = _outs(existing(path))
-    found = _folder_kind(path) if path.is_dir() else _file_kind(path)
+    found = folder_kind(path) if path.is_dir() else _file_kind(path)
     if found is None:
-        raise ValueError(
-            f"{path} is of no kind that can be read. Known: "
-            + "; ".join(f"{k.what} ({k.expects})" for k in KINDS.values())
-            + "."
-        )
+        why = why_unknown(path, folder_kind)
+        known = "" if why else " Known: " + "; ".join(f"{k.what} ({k.expects})" for k in KINDS.values()) + "."
+        raise ClearError(f"{path} is of no kind that can be read{why}.{known}")
     return found
-
-
-def existing(path: str | PathLike[str]) -> Path:
-    """``path`` with ``~`` expanded, or a `FileNotFoundError`."""
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist (current folder: {Path.cwd()}).")
-    return path
 
 
 def _outs(path: Path) -> Path:
     """The folder ``outs`` that the pipelines make, where its parent was named."""
     inner = path / "outs"
-    return inner if path.is_dir() and inner.is_dir() and _folder_kind(path) is None else path
+    return inner if path.is_dir() and inner.is_dir() and folder_kind(path) is None else path
 
 
-def _folder_kind(path: Path) -> str | None:
+def folder_kind(path: Path) -> str | None:
+    """The kind of a folder, `None` for one that is of no kind."""
+    from ._visium_hd import bin_folders, size_of_bins
+
     zarr = zarr_kind(path)
     if zarr is not None:
         return zarr
     if (path / "experiment.xenium").is_file():
         return "xenium"
-    if (path / "binned_outputs").is_dir() or (path / "spatial" / "tissue_positions.parquet").is_file():
+    if (path / "binned_outputs").is_dir() or size_of_bins(path) or bin_folders(path):
         return "visium_hd"
-    if any(path.glob(f"*{COUNTS_10X}")) and any((path / "spatial" / name).is_file() for name in _POSITIONS):
-        return "visium"
-    return None
+    root, counts = named_counts(path)
+    return "visium" if position_files(root) and (counts is not None or count_files(root)) else None
 
 
 def zarr_kind(path: Path) -> str | None:
@@ -212,18 +214,18 @@ def zarr_kind(path: Path) -> str | None:
 def _file_kind(path: Path) -> str | None:
     with path.open("rb") as handle:
         head = handle.read(4096)
-    if head.startswith(_HDF5_MAGIC):
+    if head.startswith(HDF5_MAGIC):
         return _hdf5_kind(path)
-    if not head:
-        raise ValueError(f"{path} is empty.")
     if path.suffix == ".h5ad":
-        raise ValueError(f"{path} is not an .h5ad file (not HDF5): it is damaged, or another file renamed.")
-    if head[:2] == b"\x1f\x8b":
+        raise ClearError(f"{path} is not an .h5ad file (not HDF5): it is damaged, or another file renamed.")
+    if head.startswith(GZIP_MAGIC):
         try:
             with gzip.open(path) as handle:
                 head = handle.read(4096)
         except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}: the gzip file is truncated or corrupt ({error}); fetch it again.") from None
+            raise ClearError(f"{path}: the gzip file is truncated or corrupt ({error}); fetch it again.") from None
+    if head.startswith(b"%%MatrixMarket"):
+        return _kind_around(path)
     first = head.split(b"\n", 1)[0]
     return "st" if b"\x00" not in head and (b"\t" in first or b"," in first) else None
 
@@ -234,29 +236,47 @@ def _hdf5_kind(path: Path) -> str:
     try:
         with h5py.File(path, "r") as handle:
             groups = set(handle)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} cannot be opened as HDF5, it is damaged or truncated: {error}") from None
-    if {"obs", "var"} <= groups:
+            tenx = any("barcodes" in group for group in handle.values() if isinstance(group, h5py.Group))
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ClearError(f"{path} cannot be opened as HDF5, it is damaged or truncated: {error}") from None
+    if {"obs", "var"} <= groups and "mod" not in groups:
         return "h5ad"
-    if "matrix" in groups:
-        raise ValueError(
-            f"{path} is a 10x count matrix without coordinates; name the output folder that holds it (with spatial/)."
+    if tenx:
+        return _kind_around(path)
+    if (other := other_hdf5(groups)) is not None:
+        raise ClearError(f"{path} {other}")
+    raise ClearError(f"{path} is an HDF5 file but holds no AnnData; it has {', '.join(sorted(groups)) or 'nothing'}.")
+
+
+def _kind_around(path: Path) -> str:
+    """The kind of the section that a 10x count matrix is part of."""
+    from ._visium_hd import size_of_bins
+
+    root, _ = named_counts(path)
+    if (path.parent / "experiment.xenium").is_file():
+        raise ClearError(f"{path} is part of a Xenium output; name the folder, {path.parent}.")
+    if not position_files(root):
+        raise ClearError(
+            f"{path} is a 10x count matrix without coordinates; name the output folder that holds it (with spatial/), "
+            "or put tissue_positions.csv beside it."
         )
-    raise ValueError(f"{path} is an HDF5 file but holds no AnnData; it has {', '.join(sorted(groups)) or 'nothing'}.")
+    return "visium_hd" if size_of_bins(root) else "visium"
 
 
 def _readers() -> dict[str, Callable[..., AnnData]]:
-    from . import _platform_10x as tenx
+    from ._platform_10x import read_xenium
     from ._platform_spatialdata import read_spatialdata
     from ._st import read_st
+    from ._visium import read_visium
+    from ._visium_hd import read_visium_hd
 
     return {
         "h5ad": _read_h5ad,
         "zarr": _read_zarr,
         "spatialdata": read_spatialdata,
-        "visium": tenx.read_visium,
-        "visium_hd": tenx.read_visium_hd,
-        "xenium": tenx.read_xenium,
+        "visium": read_visium,
+        "visium_hd": read_visium_hd,
+        "xenium": read_xenium,
         "st": read_st,
     }
 
@@ -279,18 +299,20 @@ def _read_zarr(path: Path, **kwargs: Any) -> AnnData:
         return ad.read_zarr(path, **kwargs)
 
 
-def _finish(adata: AnnData, path: Path | str) -> AnnData:
-    """Unique gene names, coordinates that can be computed with."""
+def _finish(adata: AnnData, path: Path | str, load_images: bool) -> AnnData:
+    """Unique gene names, coordinates that can be computed with, images where they are wanted."""
     if adata.X is None and not layer_names(adata):
-        raise ValueError(f"{path} holds no counts: neither X nor layers.")
+        raise ClearError(f"{path} holds no counts: neither X nor layers.")
     if not adata.var_names.is_unique:
-        twice = adata.var_names[adata.var_names.duplicated()].unique()
-        logger.info("%d gene names occur more than once (%s) and get a number", len(twice), ", ".join(twice[:3]))
         if "gene_symbols" not in adata.var:
             adata.var["gene_symbols"] = adata.var_names.to_numpy()
-        adata.var_names_make_unique()
+        adata.var_names = unique_genes(adata.var_names)
     if KEYS.SPATIAL in adata.obsm:
         coords = np.asarray(adata.obsm[KEYS.SPATIAL])
         if coords.dtype != np.float64 and np.issubdtype(coords.dtype, np.number):
             adata.obsm[KEYS.SPATIAL] = coords.astype(np.float64)
+    if not load_images and isinstance(entries := adata.uns.get(KEYS.SPATIAL), Mapping):
+        for entry in entries.values():
+            if isinstance(entry, MutableMapping) and "images" in entry:
+                entry["images"] = {}
     return adata

@@ -15,7 +15,8 @@ from st_concepts._keys import KEYS, safe_labels
 
 from . import _alignment, _image
 from ._annotation import as_categorical, match_labels, read_annotation
-from ._spots import parse_spot_names
+from ._genes import unique_genes
+from ._spots import parse_spot_names, spot_sections
 from ._table import existing_file, read_count_table
 
 PathOrName = str | PathLike[str]
@@ -42,8 +43,10 @@ def read_st(
     ----------
     counts
         Table of raw counts, tab- or comma-separated, gzipped or not. Spots are named by array coordinates (``XxY``)
-        and may be in rows, as the ST pipeline writes them, or in columns. Or counts read another way: an AnnData whose
-        ``obs_names`` are such names; it is copied.
+        and may be in rows, as the ST pipeline writes them, or in columns; a section in the name (``1x17x9``,
+        ``S1_17x9``, ``17x9_1``) and the ``X`` of R are understood. Or counts read another way: an AnnData whose
+        ``obs_names`` are such names; it is copied. Genes that occur more than once get a number, as `scanpy` does it;
+        ``var["gene_symbols"]`` then keeps the names.
     image
         H&E image (a file, or an array of shape (height, width[, 3])).
     annotation
@@ -75,7 +78,7 @@ def read_st(
 
     - ``X``: raw counts, float32 CSR (integer-valued; float32 is what scanpy and squidpy compute with),
     - ``obs["array_x"]``, ``obs["array_y"]``: array coordinates, float64,
-    - ``obs["section"]``: ``library_id``, categorical,
+    - ``obs["section"]``: ``library_id``, categorical; the sections in the names of the spots where there are several,
     - ``obs[label_key]``: categorical, if ``annotation`` is given; NaN where a spot has no label,
     - ``obsm["spatial"]``: float64, n_obs x 2, full-resolution pixels (array coordinates if there is neither image nor
       alignment),
@@ -110,12 +113,17 @@ def read_st(
             "`image_scale`, `spot_diameter`, `hires` and `lowres` must be positive, and `array_size` at least (2, 2)."
         )
     adata, coords, source = _counts(counts)
-    # a key of uns, where anndata refuses the slash
-    library_id = safe_labels([library_id or source])[0]
+    sections = spot_sections(adata.obs_names)
+    if len(set(sections)) > 1:
+        _check_sections(source, sections, coords, {"image": image, "alignment": alignment, "annotation": annotation})
+    else:
+        # a key of uns, where anndata refuses the slash
+        library_id = safe_labels([library_id or source])[0]
+        sections = [library_id] * adata.n_obs
     obs: dict[str, Any] = {
         "array_x": coords[:, 0],
         "array_y": coords[:, 1],
-        KEYS.BATCH: pd.Categorical([library_id] * adata.n_obs, categories=[library_id]),
+        KEYS.BATCH: pd.Categorical(sections, categories=list(dict.fromkeys(sections))),
     }
     if annotation is not None:
         path = existing_file(annotation, "annotation")
@@ -164,14 +172,23 @@ def _counts(counts: PathOrName | AnnData) -> tuple[AnnData, np.ndarray, str]:
     path = existing_file(counts, "count")
     matrix, spots, genes = read_count_table(path)
     coords = parse_spot_names(spots, where=str(path))
-    if len(set(genes)) < len(genes):
-        twice = sorted({g for g, n in pd.Series(genes).value_counts().items() if n > 1})
-        raise ValueError(
-            f"{path}: {len(twice)} gene name(s) appear more than once, such as {twice[:3]}. "
-            "Rename or add them up first."
-        )
-    adata = AnnData(matrix, obs=pd.DataFrame(index=pd.Index(spots)), var=pd.DataFrame(index=pd.Index(genes)))
+    names = pd.Index(genes)
+    var = pd.DataFrame(index=unique_genes(names))
+    if not names.is_unique:
+        var["gene_symbols"] = names.to_numpy()
+    adata = AnnData(matrix, obs=pd.DataFrame(index=pd.Index(spots)), var=var)
     return adata, coords, Path(path.name.removesuffix(".gz")).stem
+
+
+def _check_sections(source: str, sections: Sequence[str], coords: np.ndarray, given: Mapping[str, object]) -> None:
+    """A table of several sections, by the names of its spots, has no one image, alignment or annotation."""
+    names = list(dict.fromkeys(sections))
+    for option, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{source}: its spots are of {len(names)} sections by their names ({', '.join(map(repr, names[:3]))}, "
+                f"...), and {option}= belongs to one; read a table for each section."
+            )
 
 
 def _check_inside(pixels: np.ndarray, width: int, height: int, pitch: float) -> None:

@@ -11,19 +11,21 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
+from ._content import GZIP_MAGIC, existing, missing
 from ._spots import mostly_spot_names
 
-_GZIP_MAGIC = b"\x1f\x8b"
 # float32 holds every integer up to here
 _LARGEST_EXACT = 2**24
 
 
 def existing_file(path: str | PathLike[str], what: str) -> Path:
-    """``path`` as a :class:`~pathlib.Path`, or a :class:`FileNotFoundError` that says which input is missing."""
+    """``path`` as a :class:`~pathlib.Path`, or an error that says which input is missing, or is no data."""
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"The {what} file {str(path)!r} does not exist (current folder: {str(Path.cwd())!r}).")
-    return path
+    if not path.exists():
+        raise FileNotFoundError(f"The {what} file {str(path)!r} {missing(path)}")
+    if path.is_dir():
+        raise FileNotFoundError(f"The {what} file {str(path)!r} is a folder; name the file.")
+    return existing(path)
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -37,7 +39,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         If the file is empty, truncated, not text, or its first line has one column only.
     """
     with path.open("rb") as raw:
-        gzipped = raw.read(2) == _GZIP_MAGIC
+        gzipped = raw.read(2) == GZIP_MAGIC
     delimiter = ""
     try:
         with gzip.open(path, "rt", encoding="utf-8-sig") if gzipped else path.open(encoding="utf-8-sig") as handle:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from st_concepts.io._content import check_content
 from st_concepts.models._schema import shown
 
 FORMAT = "st_concepts.model"
@@ -90,6 +91,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, torch.Tenso
         raise ValueError(f"{str(path)!r} is a folder, not a model file.")
     if not path.is_file():
         raise FileNotFoundError(f"No model file at {str(path)!r}.")
+    check_content(path)
     try:
         with safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}

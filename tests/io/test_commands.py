@@ -167,3 +167,20 @@ def test_bulb_from_its_raw_table_and_qupath(
     np.testing.assert_allclose(result.obsm["spatial"], mob11.obsm["spatial"])
     assert (tmp_path / "a.html").stat().st_size < 10e6
     drawn_by_scanpy_and_squidpy(result, "GCL")
+
+
+def test_no_image(visium_folder: Path, tmp_path: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+    (visium_folder / "spatial" / "tissue_hires_image.png").write_bytes(b"broken")
+    wanted = ("run", visium_folder, "--groupby", "nowhere", "--out", tmp_path / "a.h5ad")
+    code, _, error = cli(*wanted)
+    assert code == 2
+    assert "--no-image" in error
+    assert "no readable image" in error
+    code, _, error = cli(*wanted, "--no-image")  # read, so that the next mistake is found
+    assert code == 2
+    assert "--groupby nowhere: obs has no such column" in error
+    table = tmp_path / "t.tsv"
+    table.write_text("\tPenk\tOmp\n17x9\t3\t0\n")
+    code, _, error = cli("run", table, *wanted[2:], "--no-image", "--image", tmp_path / "i.png")
+    assert code == 2
+    assert "exclude each other" in error

@@ -113,7 +113,6 @@ def test_any_table_reads_as_pandas_reads_it(tmp_path, shape, seed, transposed, z
         ("\tPenk\tOmp\nspot1\t1\t2\nspot2\t1\t2\n", "neither the rows .*'spot1'.* nor the columns .*'Penk'"),
         ("\tPenk\tOmp\n1x2\t1\t2\n2x2\t1\t2\nxy\t1\t2\n", "name of spot 3, 'xy'"),
         ("\tPenk\tOmp\n1x2\t1\t2\n1x2\t1\t2\n", "'1x2' appears more than once"),
-        ("\tPenk\tPenk\n1x2\t1\t2\n", r"1 gene name\(s\) appear more than once, such as \['Penk'\]"),
     ],
 )
 def test_malformed_count_tables_are_refused_with_their_place(tmp_path, text, message):
@@ -298,7 +297,8 @@ def test_alignment_files_are_row_vector_affine_maps(tmp_path, counts):
     ("text", "message"),
     [
         ("1 2 3", "3 numbers, expected nine"),
-        ("", "0 numbers"),
+        ("", "is empty"),
+        ("no numbers", "could not convert"),
         ("1 0 0 0 one 0 0 0 1", "could not convert"),
         ("1 2 3 4 5 6 7 8 9", "not affine"),
         ("1 1 0 1 1 0 5 5 1", "cannot be inverted"),
