@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from anndata import AnnData
 
+from st_concepts._files import real, repair
 from st_concepts._keys import KEYS
 from st_concepts._progress import get_logger
 
@@ -166,6 +167,8 @@ class ClearError(Exception):
 def existing(path: str | PathLike[str]) -> Path:
     """``path`` with ``~`` expanded, or a `FileNotFoundError`."""
     path = Path(path).expanduser()
+    if not path.exists():
+        repair(real(path))
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist (current folder: {Path.cwd()}).")
     return path
