@@ -89,7 +89,9 @@ def write(
     adata = writable_copy(adata)
     try:
         _write(adata, target, source, table)
-    except (TypeError, KeyError, ValueError, NotImplementedError) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # what anndata raises on an element that it cannot write has no class of its own
         reason = " ".join([str(error), *getattr(error, "__notes__", ())])  # anndata notes which element it was
         raise ValueError(f"{path} cannot be written: {' '.join(reason.split())}") from error
 
