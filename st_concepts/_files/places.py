@@ -36,7 +36,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def relation(a: Path, b: Path) -> Relation | None:
+def relation(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Relation | None:
     """How place ``a`` stands to place ``b``.
 
     Of places that exist the file system decides. Of two that do not yet, names that differ only in case or in the

@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anndata import AnnData
+
+from st_concepts._files import relation, store_root
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -26,6 +29,16 @@ def origins(adata: AnnData) -> set[Path]:
     for value in values:
         found |= set(_files(value))
     return found
+
+
+def refuse_inside(adata: AnnData, path: str | PathLike[str], option: str) -> None:
+    """Raise `ValueError` where ``path`` is or lies in what ``adata`` is read from."""
+    for place in origins(adata):
+        if {relation(path, place), relation(path, store_root(place))} & {"is", "lies in"}:
+            raise ValueError(
+                f"{option}={str(path)!r} lies in {place}, which adata is read from and which is never changed; "
+                "name another place."
+            )
 
 
 def origins_of_spatialdata(sdata: SpatialData) -> set[Path]:

@@ -33,9 +33,8 @@ def writable_copy(adata: AnnData) -> AnnData:
     if adata.raw is not None:
         raw = {"X": adata.raw.X, "var": _frame(adata.raw.var, "raw.var"), "varm": dict(adata.raw.varm)}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Transforming to str index")
-        out = AnnData(X=adata.X, obs=obs, var=var, uns=plain(dict(adata.uns)), raw=raw, **_aligned(parts, obs, var))
-    return out
+        warnings.filterwarnings("ignore", message="(Observation|Variable) names are not unique")  # known to the caller
+        return AnnData(X=adata.X, obs=obs, var=var, uns=plain(dict(adata.uns)), raw=raw, **_aligned(parts, obs, var))
 
 
 def _aligned(parts: dict[str, dict[str, Any]], obs: pd.DataFrame, var: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,13 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts._files import expanded, relation, store_root
+from st_concepts._files import expanded
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts._processes import size as n_processes
 from st_concepts.attribution import Method, Options, get_method, spot_attributions
 from st_concepts.attribution._registry import effective_form
 from st_concepts.attribution._section import Baseline, Section
-from st_concepts.io._origins import origins
+from st_concepts.io._origins import refuse_inside
 from st_concepts.tl._common import check_copy
 from st_concepts.tl._saliency import parameters
 from st_concepts.tl._saliency_store import LayerWriter, open_layer, refuse_existing
@@ -117,7 +116,7 @@ def saliency_map(
     maps = _Maps(section, record, j, in_model, in_data, baseline, options, keep_dense=every)
     if store is not None:
         refuse_existing(store)
-        _refuse_source(adata, store)
+        refuse_inside(adata, store, "store")
     elif (size := maps.size()) > memory_budget:
         raise ValueError(
             f"The saliency of {len(in_model)} genes at {adata.n_obs} spots takes {_readable(size)}, more than "
@@ -232,13 +231,6 @@ class _Maps:
         found = {k: float(np.concatenate(v).mean()) for k, v in self._sums.items() if v}
         params = parameters(self.section, self.method, self.baseline, self.options, self._path)
         return {"params": params, "concept": self.section.concepts.names[self.j]} | found
-
-
-def _refuse_source(adata: AnnData, store: Path) -> None:
-    """A layer is not written into the store that the counts are read from."""
-    for place in origins(adata):
-        if relation(store, store_root(place)) is not None:
-            raise ValueError(f"store={str(store)!r} lies in {place}, which is never changed; name another path.")
 
 
 def _readable(size: float) -> str:

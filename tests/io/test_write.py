@@ -247,6 +247,20 @@ def test_the_spatialdata_of_a_result_is_never_touched(spatialdata_store: Callabl
     assert is_store(tmp_path / "out.zarr")
 
 
+def test_nothing_is_put_into_the_store_that_counts_are_read_from(tmp_path):
+    stc.io.write(stc.datasets.simulated_bulb(n_obs=100, n_vars=110), tmp_path / "in.zarr")
+    lazy = ad.experimental.read_lazy(tmp_path / "in.zarr")
+    model = stc.SpotVAE(lazy, n_latent=3)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=r"checkpoint=.* lies in .*never changed"):
+        model.fit(max_epochs=0, progress=False, checkpoint=tmp_path / "in.zarr" / "fit")
+    model.fit(max_epochs=0, progress=False)
+    stc.tl.concepts(lazy, model, groupby="layer")
+    with pytest.raises(ValueError, match=r"store=.* lies in .*never changed"):
+        stc.tl.saliency_map(lazy, model, concept="GCL", genes="all", store=tmp_path / "in.zarr" / "map.zarr")
+    assert contents(tmp_path) == before
+
+
 # ------------------------------------------------------------------------------------------- what is replaced
 
 
