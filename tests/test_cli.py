@@ -16,6 +16,7 @@ from anndata import AnnData
 
 import st_concepts as stc
 from st_concepts.cli import main
+from st_concepts.cli._pipeline import PICTURES
 
 PNGS = [
     "concept_scores.png",
@@ -77,7 +78,7 @@ def test_run_writes_everything_asked_for_and_leaves_the_input_alone(cli, source,
     assert (code, err) == (0, "")
     assert (digest(source), source.stat().st_mtime_ns) == (before, stamp)
     assert "L2/3" in text
-    assert sorted(p.name for p in pictures.iterdir()) == PNGS
+    assert sorted(p.name for p in pictures.iterdir()) == PNGS == sorted(PICTURES)
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["out.h5ad"]
 
     result = ad.read_h5ad(out)

@@ -9,8 +9,9 @@ from anndata import AnnData
 
 from st_concepts import datasets, get
 from st_concepts.cli._errors import UsageError, one_line, say
-from st_concepts.cli._files import check_target, write_csv, write_h5ad
-from st_concepts.cli._pipeline import Settings, analyse, pictures, summary
+from st_concepts.cli._files import write_csv, write_h5ad
+from st_concepts.cli._paths import Plan, files_in
+from st_concepts.cli._pipeline import PICTURES, Settings, analyse, pictures, summary
 from st_concepts.cli._run import seen_in
 
 REPLICATE = 11
@@ -23,7 +24,7 @@ def run_demo(dataset: str, out: Path, *, seed: int) -> None:
     """The main job on an example section."""
     if dataset not in CHOICES:
         raise UsageError(f"--dataset {dataset} is unknown; use {', '.join(CHOICES)}.")
-    check_target("--out", out, folder=True)
+    Plan((), files_in("--out", out, ("result.h5ad", "markers.csv", *PICTURES))).check()
     start = time.perf_counter()
     adata = _section(dataset, seed)
     keep = seen_in(adata, None, MIN_SPOTS)

@@ -117,6 +117,17 @@ def _left_aligned(table: pd.DataFrame) -> str:
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
+# all that may be written; what is not in the data is not drawn
+PICTURES = (
+    "layers.png",
+    "concept_scores.png",
+    "saliency_maps.png",
+    "score_histograms.png",
+    "marker_heatmap.png",
+    "marker_dotplot.png",
+)
+
+
 def pictures(adata: AnnData, folder: Path, *, groupby: str) -> list[Path]:
     """Layers, concept scores, saliency maps, marker panels, score histograms; returns the files."""
     import matplotlib

@@ -14,11 +14,13 @@ from anndata import AnnData
 
 from st_concepts import get, io, report
 from st_concepts._counts.labels import clean_labels, is_boolean, taken_as_missing
+from st_concepts._files import expanded, make_folder
 from st_concepts._keys import KEYS
 from st_concepts.attribution import get_method
 from st_concepts.cli._errors import UsageError, complain, say
-from st_concepts.cli._files import check_store, check_target, check_targets, write_csv, write_result
-from st_concepts.cli._pipeline import Settings, analyse, drop_results, pictures, summary
+from st_concepts.cli._files import write_csv, write_result
+from st_concepts.cli._paths import CHECKPOINT, Input, Output, Plan, files_in
+from st_concepts.cli._pipeline import PICTURES, Settings, analyse, drop_results, pictures, summary
 from st_concepts.cli._report import check_report
 from st_concepts.cli._tissue import check_tissue
 from st_concepts.concepts import get_estimator
@@ -40,10 +42,26 @@ class Files:
     pictures: Path | None = None
     annotation: Path | None = None
     report: Path | None = None
+    image: Path | None = None
+    checkpoint: Path | None = None
 
     def expanded(self) -> Files:
         """With ``~`` replaced by the home folder."""
-        return replace(self, **{name: p.expanduser() for name, p in vars(self).items() if p is not None})
+        return replace(self, **{name: expanded(p) for name, p in vars(self).items() if p is not None})
+
+    def plan(self) -> Plan:
+        """All that is read and written, under the names that the user gave."""
+        given = {"IN": self.source, "--annotation": self.annotation, "--image": self.image}
+        single = {"--markers": self.markers, "--model": self.model, "--report": self.report}
+        return Plan(
+            tuple(Input(option, path) for option, path in given.items() if path is not None),
+            (
+                Output("--out", self.out, "store" if self.out.suffix == ".zarr" else "file"),
+                *(Output(option, path) for option, path in single.items() if path is not None),
+                *files_in("--pictures", self.pictures, PICTURES),
+                *files_in("--checkpoint", self.checkpoint, CHECKPOINT),
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -61,21 +79,15 @@ class Form:
 
 def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, stability: bool | None = None) -> None:
     """Read, check everything that can be wrong before the work starts, work, write."""
-    files = files.expanded()
+    files = replace(files, image=form.image, checkpoint=settings.checkpoint).expanded()
+    settings = replace(settings, checkpoint=files.checkpoint)
     if files.out.suffix not in (".h5ad", ".zarr"):
         raise UsageError(f"--out {files.out} must end in .h5ad or .zarr.")
-    single: dict[str, Path | None] = {"--markers": files.markers, "--model": files.model, "--report": files.report}
-    if files.out.suffix == ".zarr":
-        check_store(files.source, "--out", files.out)
-        check_targets(files.source, single)
-    else:
-        check_targets(files.source, single | {"--out": files.out})
     if files.report is not None:
         check_report("--report", files.report)
-    if files.pictures is not None:
-        check_target("--pictures", files.pictures, folder=True)
     if settings.statistic not in STATISTICS:
         raise UsageError(f"--statistic {settings.statistic} is unknown; use {' or '.join(STATISTICS)}.")
+    files.plan().check()
     get_method(settings.method)
     get_estimator(settings.estimator)
 
@@ -105,6 +117,7 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
             warnings.filterwarnings("ignore", message=re.escape(remark))
         model = analyse(adata, settings)
     say(summary(adata))
+    files.plan().check()  # the fit may have taken hours
     # SpatialData in, SpatialData out
     whole = files.source if kind == "spatialdata" and files.out.suffix == ".zarr" else None
     write_result(adata, files.out, source=whole, table=form.table)
@@ -113,7 +126,7 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
         write_csv(get.markers(adata), files.markers)
         written.append(files.markers)
     if files.model is not None:
-        files.model.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(files.model.parent)
         model.save(files.model)
         written.append(files.model)
     if files.pictures is not None:
@@ -126,7 +139,7 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
 
 def _read(files: Files, form: Form, settings: Settings) -> AnnData:
     groupby = settings.groupby
-    more: dict[str, Any] = {} if form.image is None else {"image": form.image.expanduser()}
+    more: dict[str, Any] = {} if files.image is None else {"image": files.image}
     if more and (form.kind or io.detect_kind(files.source)) != "st":
         raise UsageError(f"--image {form.image} is for ST tables; {files.source} brings its own image or has none.")
     if more and form.no_image:

@@ -7,6 +7,8 @@ import os
 from os import PathLike
 from pathlib import Path
 
+from st_concepts._files import make_folder, whole_file
+
 from ._registry import FILES, RemoteFile
 
 ENV = "ST_CONCEPTS_DATA"
@@ -95,18 +97,24 @@ def _candidates(name: str, cache_dir: str | PathLike[str] | None) -> list[Path]:
     return [*(_below(root, name) if root is not None else ()), cache / name]
 
 
-def _download(url: str, output_file: str | PathLike[str], _manager: object) -> None:
-    """Stream ``url`` to ``output_file``; unlike pooch's own downloader, closes the connection when that fails too."""
+def _download(file: RemoteFile, path: Path) -> None:
+    """Stream a file of the registry to ``path``, which appears once it is complete and verified."""
+    with whole_file(path) as temporary:
+        _stream(file.url, temporary)
+        if (found := sha256(temporary)) != file.sha256:
+            raise CorruptFileError(f"sha256 {found}, expected {file.sha256}")
+
+
+def _stream(url: str, path: Path) -> None:
     import requests
 
-    with requests.get(url, stream=True, timeout=TIMEOUT) as response, Path(output_file).open("wb") as handle:
+    with requests.get(url, stream=True, timeout=TIMEOUT) as response, path.open("wb") as handle:
         response.raise_for_status()
         for chunk in response.iter_content(1 << 16):
             handle.write(chunk)
 
 
 def _from_cache(file: RemoteFile, cache: Path) -> Path:
-    import pooch
     import requests
 
     path = cache / file.name
@@ -115,16 +123,9 @@ def _from_cache(file: RemoteFile, cache: Path) -> Path:
         return path
     about = f"The copy in the cache, {path}, is damaged and" if damaged else f"{file.name} is not in {cache} and"
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        # pooch writes to a temporary file beside the target, checks the hash, then moves it into place
-        manager = pooch.create(
-            path=cache,
-            base_url="",
-            registry={file.name: f"sha256:{file.sha256}"},
-            urls={file.name: file.url},
-            retry_if_failed=0,
-        )
-        return Path(manager.fetch(file.name, downloader=_download))
+        make_folder(cache)
+        _download(file, path)
+        return path
     except requests.exceptions.RequestException as error:
         reason = str(error) if isinstance(error, requests.exceptions.HTTPError) else type(error).__name__
         raise DataUnavailableError(
@@ -132,13 +133,13 @@ def _from_cache(file: RemoteFile, cache: Path) -> Path:
             f"download the file elsewhere, put it in a folder (as mob/{file.name} or {file.name}) and set {ENV} to "
             "that folder. The simulated section needs no files: st_concepts.datasets.simulated_bulb()."
         ) from None
-    except OSError as error:
-        raise DataUnavailableError(
-            f"{about} the cache {cache} cannot be written ({error}). Pass a folder of yours as `cache_dir`, or "
-            f"set {ENV}."
-        ) from None
-    except ValueError as error:
+    except CorruptFileError as error:
         raise CorruptFileError(
             f"{about} what came from {file.url} is not the pinned file ({error}). A proxy or a broken connection may "
             f"have altered it: try again, or fetch it another way and set {ENV}."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataUnavailableError(
+            f"{about} the cache {cache} cannot be written ({error}). Pass a folder of yours as `cache_dir`, or "
+            f"set {ENV}."
         ) from None

@@ -8,6 +8,8 @@ from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
 
+from st_concepts._files import real, repair
+
 GZIP_MAGIC = b"\x1f\x8b"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _HEAD = 1024  # bytes; the mark of a tar archive is at 257
@@ -46,6 +48,8 @@ def existing(path: str | PathLike[str]) -> Path:
         Neither a file nor a folder; a file that only stands for another (see `check_content`).
     """
     path = Path(path).expanduser()
+    if not path.exists():
+        repair(real(path))  # a store that was being replaced as its process was killed
     if not path.exists():
         raise FileNotFoundError(f"{path} {missing(path)}")
     if path.is_dir():

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from anndata import AnnData
 
+from st_concepts._files import replaceable, whole_file
 from st_concepts._keys import KEYS
 
 from ._annotate_shapes import plane_of
@@ -42,7 +41,10 @@ def write_annotation(
         No such column, no coordinates.
     ValueError
         No spot has a label; a label that is blank, or the same text as another; a labelled spot without finite
-        coordinates; two spots with different labels at the same place.
+        coordinates; two spots with different labels at the same place; ``path`` is no
+        regular file.
+    OSError
+        The folder does not exist or cannot be written; what was there is left.
 
     Notes
     -----
@@ -57,6 +59,7 @@ def write_annotation(
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "layers.geojson"
     >>> stc.io.write_annotation(stc.datasets.simulated_bulb(n_obs=100, n_vars=120), path)
     """
+    replaceable(path)  # before the work
     if key not in adata.obs:
         have = ", ".join(map(repr, adata.obs.columns)) or "none"
         raise KeyError(f"{key!r} is not a column of adata.obs (it has: {have}).")
@@ -80,13 +83,8 @@ def write_annotation(
         _feature(str(name), _outline(cells[np.unique(owner[codes == k])]), colors.get(str(name)))
         for k, name in enumerate(labels.cat.categories)
     ]
-    path = Path(path).expanduser()
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _check_names(names: list[Any], key: str) -> None:

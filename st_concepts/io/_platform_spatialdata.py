@@ -13,6 +13,7 @@ from st_concepts._keys import KEYS, safe_labels
 
 from ._content import ClearError
 from ._genes import logger
+from ._writable import writable_copy
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -200,7 +201,7 @@ def with_table(sdata: SpatialData, adata: AnnData, table: str | None) -> Spatial
     from ._platform_10x import others_warnings
 
     name = table_name(sdata, table)
-    light = adata.copy()
+    light = writable_copy(adata)
     entries = light.uns.get(KEYS.SPATIAL, {})
     kept = {k: v for k, v in entries.items() if v.get("metadata", {}).get("made_from") != MADE_HERE}
     if kept:
@@ -220,7 +221,7 @@ def with_table(sdata: SpatialData, adata: AnnData, table: str | None) -> Spatial
             labels=dict(sdata.labels),
             points=dict(sdata.points),
             shapes=dict(sdata.shapes),
-            tables={n: (light if n == name else t) for n, t in sdata.tables.items()},
+            tables={n: (light if n == name else writable_copy(t)) for n, t in sdata.tables.items()},
             attrs=dict(sdata.attrs),
         )
     return out

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import json
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from anndata import AnnData
 
-from st_concepts._counts.layers import layers_of
+from st_concepts._files import check_folder, make_folder, relation, replaceable, store_root, whole_file, whole_folder
 
 from ._content import ClearError, existing
-from ._folder import make_folder
-from ._frames import as_frame, plain
+from ._origins import origins, origins_of_spatialdata
 from ._platform_10x import others_warnings
 from ._platforms import zarr_kind
+from ._writable import writable_copy
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -35,10 +34,11 @@ def write(
     Parameters
     ----------
     adata
-        What to write. Of one that is backed or lazy (`anndata.experimental.read_lazy`) the matrices go from disk to
-        disk, a part at a time; everything else is read.
+        What to write; it is not changed. Of one that is backed or lazy (`anndata.experimental.read_lazy`) the matrices
+        go from disk to disk, a part at a time; everything else is read.
     path
-        Ends in ``.h5ad`` or ``.zarr``. What is there is replaced once the new file is complete.
+        Ends in ``.h5ad`` or ``.zarr``. A file, or a store, that is there is replaced once the new one is complete;
+        through a link, what it leads to.
     source
         A SpatialData store or object, the one that `st_concepts.io.read` was given: ``path`` becomes a store with all
         its elements, and ``adata`` as the table.
@@ -48,9 +48,18 @@ def write(
     Raises
     ------
     ValueError
-        Another ending; ``path`` is the source, or a folder that is no zarr store; ``source`` without such a table.
+        Another ending; ``path`` is, contains or lies in the source or a file that ``adata`` is still read from; there
+        is something else than a file or zarr store; ``source`` without such a table; a column that no file can hold.
     OSError
-        The folder cannot be made or written.
+        The folder cannot be made or written, the disk is full; what was there is left.
+
+    Notes
+    -----
+    A kill at any moment leaves the old or the new result under its name, and hidden ``.st_concepts-*`` files that the
+    next write into the folder removes. A file is renamed over the old one. A zarr store, which is a folder, is
+    exchanged with the old one in one system call on Linux and macOS. On disks and systems without such a call (some
+    network disks, Windows) it takes two renames; a kill between the two is mended by the next `read` or `write` of the
+    store, and until then the store is missing for other programs.
 
     Examples
     --------
@@ -62,80 +71,101 @@ def write(
     >>> stc.io.read(path).shape
     (100, 120)
     """
-    path = Path(path).expanduser().resolve()
+    path = Path(path)
     if path.suffix not in (".h5ad", ".zarr"):
         raise ValueError(f"{path} must end in .h5ad or .zarr.")
     if source is not None and path.suffix != ".zarr":
         raise ValueError(f"{path}: a SpatialData is written as .zarr; leave out source= to write the table as .h5ad.")
-    if path.suffix == ".zarr" and path.exists() and zarr_kind(path) is None:
-        raise ValueError(f"{path} is there and no zarr store; it is not replaced, name another.")
-    if path.suffix == ".h5ad" and path.is_dir():
-        raise ValueError(f"{path} is a folder; name a file in it.")
+    target = check_folder(path, is_store) if path.suffix == ".zarr" else replaceable(path)
     if isinstance(source, (str, PathLike)):
         from ._platform_spatialdata import open_store
 
         source_path = existing(source)
-        if path.exists() and path.samefile(source_path):
-            raise ValueError(f"{path} is the source, which is never changed; name another store.")
+        _refuse(path, target, [source_path], "the source")
         source = open_store(source_path)
-    make_folder(path.parent)
-    adata = readable(adata)
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    if source is not None:
+        _refuse(path, target, origins_of_spatialdata(source), "the source")
+    _refuse(path, target, origins(adata), "a file that adata is read from")
+    make_folder(target.parent)
+    adata = writable_copy(adata)
     try:
-        if source is not None:
-            _write_spatialdata(adata, source, table, temporary)
-        elif path.suffix == ".zarr":
-            with others_warnings():  # about the coming version of zarr
-                adata.write_zarr(temporary)
-        else:
+        _write(adata, target, source, table)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # what anndata raises on an element that it cannot write has no class of its own
+        reason = " ".join([str(error), *getattr(error, "__notes__", ())])  # anndata notes which element it was
+        raise ValueError(f"{path} cannot be written: {' '.join(reason.split())}") from error
+
+
+def _write(adata: AnnData, target: Path, source: SpatialData | None, table: str | None) -> None:
+    if target.suffix == ".h5ad":
+        with whole_file(target) as temporary:
             adata.write_h5ad(temporary, compression="gzip")
-        _replace(temporary, path)
-    finally:
-        _remove(temporary)
+        return
+    with whole_folder(target, is_store) as temporary, others_warnings():  # about the coming version of zarr
+        if source is None:
+            adata.write_zarr(temporary)
+        else:
+            _spatialdata(adata, source, table).write(temporary)
 
 
-def readable(adata: AnnData) -> AnnData:
-    """The same with annotations in memory, which is what anndata can write; matrices stay where they are."""
-    if isinstance(adata.obs, pd.DataFrame) and isinstance(adata.var, pd.DataFrame):
-        return adata
-    obs, var = as_frame(adata.obs), as_frame(adata.var)
-    frames = {name: {k: plain(v) for k, v in getattr(adata, name).items()} for name in ("obsm", "varm")}
-    for name, index in (("obsm", obs.index), ("varm", var.index)):
-        for value in frames[name].values():
-            if isinstance(value, pd.DataFrame):
-                value.index = index
-    matrices = {name: dict(getattr(adata, name)) for name in ("obsp", "varp")} | {"layers": layers_of(adata)}
-    return AnnData(X=adata.X, obs=obs, var=var, uns=plain(dict(adata.uns)), **frames, **matrices)
-
-
-def _write_spatialdata(adata: AnnData, source: SpatialData, table: str | None, path: Path) -> None:
+def _spatialdata(adata: AnnData, source: SpatialData, table: str | None) -> SpatialData:
     from ._platform_spatialdata import with_table
 
     try:
-        out = with_table(source, adata, table)
+        return with_table(source, adata, table)
     except ClearError as error:
         raise ValueError(str(error)) from None
-    with others_warnings():
-        out.write(path)
 
 
-def _replace(new: Path, path: Path) -> None:
-    """Put ``new`` in the place of ``path``; a folder cannot be replaced in one step, so the old one steps aside."""
-    if not path.is_dir():
-        os.replace(new, path)
-        return
-    old = path.with_name(f".{path.stem}-{os.getpid()}-old{path.suffix}")
-    os.replace(path, old)
+def _refuse(path: Path, target: Path, inputs: Iterable[Path], what: str) -> None:
+    for place in inputs:
+        # the table of a store, and the store
+        found = relation(target, place) or relation(target, store_root(place))
+        if found is not None:
+            raise ValueError(f"{path} {found} {what}, which is never changed; name another.")
+
+
+# ------------------------------------------------------------------------------------------- what may be replaced
+
+_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a zarr store of AnnData or SpatialData and nothing else, so that it may be replaced.
+
+    Raises
+    ------
+    ValueError
+        It is one, but holds something that is no part of a store.
+    """
+    if zarr_kind(path) is None or not any((path / mark).is_file() for mark in _MARKS):
+        return False
+    other = _no_part(path)
+    if other is not None:
+        raise ValueError(f"{path} holds {other}, which is no part of a zarr store; it is not replaced, name another.")
+    return True
+
+
+def _no_part(group: Path) -> Path | None:
+    for entry in sorted(group.iterdir()):
+        if entry.name.startswith(".") or entry.name in _MARKS or entry.name.endswith(".parquet"):
+            continue  # of zarr, of the system, of points
+        if not entry.is_dir() or entry.is_symlink():
+            return entry
+        if _is_array(entry):
+            continue
+        if not any((entry / mark).is_file() for mark in _MARKS):
+            return entry
+        if (other := _no_part(entry)) is not None:
+            return other
+    return None
+
+
+def _is_array(folder: Path) -> bool:
+    if (folder / ".zarray").is_file():
+        return True
     try:
-        os.replace(new, path)
-    except OSError:
-        os.replace(old, path)
-        raise
-    shutil.rmtree(old)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        return json.loads((folder / "zarr.json").read_text(encoding="utf-8")).get("node_type") == "array"
+    except (OSError, ValueError, AttributeError):
+        return False

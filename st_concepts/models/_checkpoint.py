@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from st_concepts._files import replaceable, whole_file
 from st_concepts.io._content import check_content
 from st_concepts.models._schema import shown
 
@@ -36,42 +36,40 @@ def fingerprint(state: Mapping[str, torch.Tensor], var_names: pd.Index) -> str:
 
 
 def write(path: str | os.PathLike[str], kind: str, state: Mapping[str, torch.Tensor], header: dict[str, Any]) -> None:
-    """Write tensors and header to ``path`` through a temporary file in the same folder.
+    """Write tensors and header to ``path``, whole or not at all; the same content gives the same bytes.
 
     Raises
     ------
     FileNotFoundError
         The folder does not exist.
+    ValueError
+        ``path`` is no regular file.
     """
     from safetensors.torch import save
 
-    path = Path(path)
+    path = replaceable(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Cannot write {str(path)!r}: the folder {str(path.parent)!r} does not exist.")
     text = json.dumps(header)
     meta = {"format": FORMAT, "version": str(VERSION), "kind": kind, "header": text, "sha256": _digest(text)}
     data = save({k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata=meta)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    head, body = _sorted_header(data)
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        file.write(head)
+        file.write(body)
+
+
+def _sorted_header(data: bytes) -> tuple[bytes, memoryview]:
+    """The header of a safetensors file with its keys in order, and what follows: the library shuffles the metadata."""
+    size = int.from_bytes(data[:8], "little")
+    found = json.loads(data[8 : 8 + size])
+    text = json.dumps(found, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text, memoryview(data)[8 + size :]
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from st_concepts._files import make_folder, real, sweep
 from st_concepts.models import _checkpoint
 from st_concepts.models._headers import check_fit
 from st_concepts.models._modules import SpotModule
@@ -160,10 +161,10 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, Any], *, minutes: float) -> None:
-        self.folder, self.identity, self.minutes = Path(folder), identity, minutes
+        self.folder, self.identity, self.minutes = real(folder), identity, minutes
         if self.folder.exists() and not self.folder.is_dir():
             raise NotADirectoryError(f"checkpoint={str(self.folder)!r} is a file; name a folder of its own.")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self.current, self.previous, self._next = (
             self.folder / f"{name}.stc" for name in ("checkpoint", "previous", "next")
         )
@@ -208,7 +209,8 @@ class Checkpoints:
         ValueError
             The checkpoint is damaged, or of other data or options.
         """
-        for left in self.folder.glob(".*.stc.*"):  # of a write that was killed
+        sweep(self.folder)
+        for left in self.folder.glob(".next.stc.*"):  # of a write by version 0.1 that was killed
             left.unlink(missing_ok=True)
         path = self._path()
         if path is None:

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
+from st_concepts.io._origins import refuse_inside
 from st_concepts.io._rows import in_memory
 from st_concepts.models import _checkpoint
 from st_concepts.models._fit import FitOptions, fit_module
@@ -221,6 +222,8 @@ class SpotVAE(NotebookRepr, SpotEncoder):
         svd_start = c["init"] == "svd"
         plan = Plan(as_device(device), devices, num_nodes, strategy, precision)
         source = self._source()
+        if checkpoint is not None:
+            refuse_inside(self._adata, checkpoint, "checkpoint")
         if "spawn" in strategy and not in_memory(source.X):
             raise ValueError(
                 f"strategy={strategy!r} sends the counts to the other processes, but they are on the disk. Use "

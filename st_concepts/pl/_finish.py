@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from st_concepts.io._folder import make_folder
+from st_concepts._files import make_folder, whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,9 +92,6 @@ def _write(figure: Any, path: Path, *, dpi: float) -> None:
     kinds = figure.canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in kinds:
         raise ValueError(f"save={str(path)!r}: pictures can end in {', '.join(sorted('.' + k for k in kinds))}.")
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    try:
-        figure.savefig(temporary, dpi=dpi, bbox_inches="tight")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        # the ending of the temporary file may be shortened
+        figure.savefig(temporary, dpi=dpi, bbox_inches="tight", format=path.suffix[1:].lower())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import importlib.resources
 import io
-import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from os import PathLike
@@ -17,10 +16,10 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._counts.layers import layers_of
+from st_concepts._files import make_folder, replaceable, whole_file
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts._progress import get_logger
 from st_concepts.concepts import ConceptSet, read_concepts
-from st_concepts.io._folder import make_folder
 from st_concepts.models import SpotVAE
 from st_concepts.pl import concept_scores
 from st_concepts.pl._finish import new_axes
@@ -94,7 +93,8 @@ def write(
     ImportError
         ``pip install 'st_concepts[report]'`` is needed.
     ValueError
-        ``path`` does not end in ``.html``; a count is below 1; the model is not that of the concepts.
+        ``path`` does not end in ``.html`` or is no regular file; a count is below 1; the model is not that of the
+        concepts.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def write(
     made = read_concepts(adata)
     if model is not None:
         made.check_model(as_encoder(model).fingerprint)
-    make_folder(path.parent)  # before the work
+    make_folder(replaceable(path).parent)  # before the work
     embedded = libraries()
     genes = _overlays.top_genes(adata, made, n_genes)
     agreed = None
@@ -137,12 +137,8 @@ def write(
     page = _page(
         adata, made, genes, rows, embedded, title=title, n_rows=n_rows, checks=checks, agreed=agreed, model=model
     )
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _page(

@@ -13,11 +13,13 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from st_concepts._files import expanded
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts._processes import size as n_processes
 from st_concepts.attribution import Method, Options, get_method, spot_attributions
 from st_concepts.attribution._registry import effective_form
 from st_concepts.attribution._section import Baseline, Section
+from st_concepts.io._origins import refuse_inside
 from st_concepts.tl._common import check_copy, check_filled
 from st_concepts.tl._saliency import parameters
 from st_concepts.tl._saliency_store import LayerWriter, open_layer, refuse_existing
@@ -100,6 +102,7 @@ def saliency_map(
     (200, 150)
     """
     check_copy(adata, copy)
+    store = None if store is None else expanded(store)
     if store is not None and n_processes() > 1:
         raise ValueError(
             f"store= cannot be written by {n_processes()} processes together; map genes in a run of one process."
@@ -114,6 +117,7 @@ def saliency_map(
     maps = _Maps(section, record, j, in_model, in_data, baseline, options, keep_dense=every)
     if store is not None:
         refuse_existing(store)
+        refuse_inside(adata, store, "store")
     elif (size := maps.size()) > memory_budget:
         raise ValueError(
             f"The saliency of {len(in_model)} genes at {adata.n_obs} spots takes {_readable(size)}, more than "

@@ -10,6 +10,8 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 
+from st_concepts._files import beside, make_folder, real, repair, sweep
+
 # dense chunks of about 4 MB
 _CHUNK = 1_000_000
 
@@ -37,14 +39,14 @@ class LayerWriter:
     def __init__(self, path: str | os.PathLike[str], name: str, shape: tuple[int, int], *, sparse: bool) -> None:
         self.path, self.name, self.shape, self.sparse = Path(path), name, shape, sparse
         refuse_existing(self.path)
-        self._partial = self.path.with_name(f".{self.path.name}-{os.getpid()}.partial")
+        self._partial = beside(real(self.path))
         self._row = self._filled = 0
 
     def __enter__(self) -> Self:
         import zarr
 
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._partial.parent)
+        sweep(self._partial.parent)
         root = zarr.open_group(str(self._partial), mode="w")
         n_obs, n_vars = self.shape
         if not self.sparse:
@@ -83,14 +85,15 @@ class LayerWriter:
                 if self.sparse:
                     self._indptr[:] = self._ends
                 refuse_existing(self.path)
-                os.rename(self._partial, self.path)
+                os.rename(self._partial, real(self.path))
         finally:
             shutil.rmtree(self._partial, ignore_errors=True)
 
 
 def refuse_existing(path: str | os.PathLike[str]) -> None:
     """Raise `FileExistsError` where there is something already."""
-    if Path(path).exists():
+    repair(real(path))
+    if os.path.lexists(path):
         raise FileExistsError(f"store={str(path)!r} exists already: remove it or name another path.")
 
 
