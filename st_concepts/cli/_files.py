@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from st_concepts._spreadsheet import write_safe_csv
 from st_concepts.cli._errors import UsageError, one_line
 from st_concepts.io._folder import writable
 
@@ -102,6 +103,6 @@ def write_result(adata: AnnData, path: Path, *, source: Path | None = None, tabl
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table; the file is complete or not there."""
+    """Write a table; the file is complete or not there, and no name in it can become a formula of a spreadsheet."""
     with whole_file(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+        write_safe_csv(table, temporary)
