@@ -12,10 +12,13 @@ from anndata import AnnData
 from st_concepts import get
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts.concepts import ConceptSet
-from st_concepts.pl._groups import colors_of
+from st_concepts.pl._groups import colors_of, palette
 from st_concepts.report import _pack
 from st_concepts.tl._expression import expression
 
+# the colour maps of the pictures in st_concepts.pl
+_SCORE, _SALIENCY, _AMOUNT = SCALES = ("RdBu_r", "BrBG_r", "viridis")
+BEST = "layer of the highest score"
 _LONGEST = 1400  # pixels of an embedded image
 _MARGIN = 0.06
 _MOST_CATEGORIES = 20
@@ -44,14 +47,16 @@ def collect(adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], rows:
     """Overlays of the spots ``rows``; each says how it is to be coloured."""
     found = _columns(adata, made, rows)
     scores = get.concept_scores(adata)
+    if len(made.names) > 1:
+        found.append(_strongest(adata, made, scores.to_numpy(dtype=np.float64)[rows]))
     for name in made.names:
         values = scores[name].to_numpy(dtype=np.float64)
         found.append(
-            _measured("score", name, "", values[rows], "RdBu", _end(values), "concept score (standard deviations)")
+            _measured("score", name, "", values[rows], _SCORE, _end(values), "concept score (standard deviations)")
         )
     if KEYS.DISAGREEMENT in adata.obs:
         doubt = adata.obs[KEYS.DISAGREEMENT].to_numpy(dtype=np.float64)
-        found.append(_measured("doubt", "", "", doubt[rows], "viridis", None, "doubt about the label", span=(0.0, 1.0)))
+        found.append(_measured("doubt", "", "", doubt[rows], _AMOUNT, None, "doubt about the label", span=(0.0, 1.0)))
     found += _expression(adata, made, genes, rows)
     found += _saliency(adata, made, genes, rows)
     return found
@@ -88,6 +93,22 @@ def _columns(adata: AnnData, made: ConceptSet, rows: np.ndarray) -> list[dict[st
     return out
 
 
+def _strongest(adata: AnnData, made: ConceptSet, scores: np.ndarray) -> dict[str, Any]:
+    """Layer of the highest score of each spot, in the colours of the annotation where there is one."""
+    groupby = str(made.params.get("groupby") or "")
+    known = colors_of(adata, groupby) if groupby in adata.obs else {}
+    spare = palette(len(made.names))
+    return {
+        "kind": "layers",
+        "concept": "",
+        "gene": BEST,
+        "unit": BEST,
+        "categories": made.names,
+        "colors": [known.get(name, spare[j]) for j, name in enumerate(made.names)],
+        "codes": _pack.codes(np.where(np.isfinite(scores).all(1), scores.argmax(1), -1)),
+    }
+
+
 def _expression(
     adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], rows: np.ndarray
 ) -> list[dict[str, Any]]:
@@ -97,19 +118,13 @@ def _expression(
         x, _ = expression(adata, str(made.params.get("layer") or "") or None, float(made.params["target_sum"]))
     except (KeyError, ValueError):
         return []  # a result without its counts still has scores and tables
-    columns = sp.csc_matrix(x)[:, at]
-    return [
-        _measured(
-            "expression",
-            "",
-            gene,
-            columns[:, [j]].toarray().ravel()[rows],
-            "viridis",
-            None,
-            "log-normalised expression",
-        )
-        for j, gene in enumerate(wanted)
-    ]
+    columns = sp.csc_matrix(x)[rows][:, at]
+    out = []
+    for j, gene in enumerate(wanted):
+        values = columns[:, [j]].toarray().ravel()
+        span = (0.0, float(values.max(initial=0.0)) or 1.0)
+        out.append(_measured("expression", "", gene, values, _AMOUNT, None, "log-normalised expression", span=span))
+    return out
 
 
 def _saliency(adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], rows: np.ndarray) -> list[dict[str, Any]]:
@@ -124,7 +139,7 @@ def _saliency(adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], row
             if values.any():
                 out.append(
                     _measured(
-                        "saliency", name, gene, values[rows], "PuOr", _end(values), "saliency (units of the score)"
+                        "saliency", name, gene, values[rows], _SALIENCY, _end(values), "saliency (units of the score)"
                     )
                 )
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 from typing import Any
@@ -24,6 +25,16 @@ def numbers(values: np.ndarray, bits: int = 16) -> dict[str, Any]:
 def codes(values: np.ndarray) -> str:
     """Category codes as base64 of int16; -1 for missing."""
     return base64.b64encode(np.asarray(values, dtype="<i2").tobytes()).decode("ascii")
+
+
+def squeezed(content: bytes) -> str:
+    """Bytes as gzip in base64; the same bytes give the same text."""
+    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode("ascii")
+
+
+def compressed(data: Any) -> str:
+    """JSON as gzip in base64."""
+    return squeezed(json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii"))
 
 
 def jpeg(pixels: np.ndarray, longest: int) -> str:

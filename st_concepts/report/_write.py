@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import functools
 import importlib.resources
 import io
 import os
@@ -25,7 +25,7 @@ from st_concepts.pl import concept_scores
 from st_concepts.pl._finish import new_axes
 from st_concepts.pl._groups import INSIDE, OUTSIDE
 from st_concepts.pl._tissue import _libraries, panel_size
-from st_concepts.report import _checks, _overlays, _pack, _tables
+from st_concepts.report import _checks, _markers, _overlays, _pack, _tables
 from st_concepts.tl._common import as_encoder
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ _SVG_SPOTS = 20_000  # drawn one by one, sharp in print; more need the graphics 
 _CHECKED_SPOTS = 20_000  # more would take minutes
 _REFIT_WORK = 500_000_000  # spots x genes x epochs of one fit: a minute or so
 _MOST_PANELS = 12
-_SCALES = {"RdBu": "RdBu_r", "PuOr": "PuOr_r", "viridis": "viridis"}
+_MOST_LISTED = 200  # rows of the smaller tables
 
 
 def write(
@@ -46,7 +46,7 @@ def write(
     tables: Mapping[str, pd.DataFrame] | None = None,
     stability: bool | None = None,
     n_genes: int = 10,
-    n_rows: int = 200,
+    n_rows: int | None = None,
     max_spots: int = 50_000,
     seed: int = 0,
 ) -> None:
@@ -70,7 +70,7 @@ def write(
         Heading; by default the sections.
     tables
         Further tables to show by heading, ``{"Recovery": stc.evaluate.marker_recovery(...)}``, say; of each the first
-        ``n_rows`` rows.
+        ``n_rows`` rows (200).
     stability
         Fit two more models with other seeds and show how far they agree: as long again as two fits. By default where
         ``model`` is a `SpotVAE` and a fit is quick (spots x genes x epochs up to 5e8, about a minute). Without
@@ -78,7 +78,8 @@ def write(
     n_genes
         Top markers and most salient genes of each concept that can be drawn.
     n_rows
-        Genes of each concept in the marker table.
+        Genes of each concept in the marker table, to search and to download. By default all, or as many as make
+        100,000 rows; the page then says how many.
     max_spots
         Spots that are drawn; of more, a random part.
     seed
@@ -111,7 +112,7 @@ def write(
     path = Path(path).expanduser()
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{path} must end in .html.")
-    if min(n_genes, n_rows, max_spots) < 1:
+    if min(n_genes, 1 if n_rows is None else n_rows, max_spots) < 1:
         raise ValueError("n_genes, n_rows and max_spots must be at least 1.")
     made = read_concepts(adata)
     if model is not None:
@@ -152,15 +153,15 @@ def _page(
     embedded: dict[str, str],
     *,
     title: str | None,
-    n_rows: int,
+    n_rows: int | None,
     checks: list[_checks.Check],
     agreed: _checks.Agreement | None,
     model: Any,
 ) -> str:
     import jinja2
 
-    table = _tables.markers(adata, made, n_rows, agreed)
-    doubtful = _tables.doubtful(adata, made, n_rows)
+    table = _markers.markers(adata, made, n_rows, agreed)
+    doubtful = _tables.doubtful(adata, made, n_rows or _MOST_LISTED)
     layer = str(made.params.get("layer") or "") or None
     sections = _overlays.sections(adata, rows)
     data = {
@@ -170,9 +171,10 @@ def _page(
         "concepts": made.names,
         "genes": genes,
         "histograms": _tables.histograms(adata, made),
-        "markers": table,
+        "markers": None if table is None else table.packed(),
         "doubtful": doubtful,
-        "scales": {name: _scale(cmap) for name, cmap in _SCALES.items()},
+        "scales": {name: _scale(name) for name in _overlays.SCALES},
+        "best": _overlays.BEST,
         "inside": INSIDE,
         "outside": OUTSIDE,
         "webgl": len(rows) > _SVG_SPOTS,
@@ -191,9 +193,9 @@ def _page(
         n_drawn=len(rows),
         written=datetime.now(UTC).strftime("%Y-%m-%d"),
         table=table,
-        top=_top(table, 12),
+        top=[] if table is None else table.top(12),
         doubtful=doubtful,
-        checks=[(c.heading, c.caption, *_tables.plain(c.table, n_rows)) for c in checks],
+        checks=[(c.heading, c.caption, *_tables.plain(c.table, n_rows or _MOST_LISTED)) for c in checks],
         settings=_tables.settings(adata, made, model),
         versions=_tables.versions(),
         fingerprint=_tables.fingerprint(adata, layer),
@@ -243,8 +245,9 @@ def _still(adata: AnnData, made: ConceptSet, rows: np.ndarray) -> str | None:
         return _pack.jpeg(np.asarray(picture.convert("RGB")), 1400)
 
 
+@functools.cache
 def libraries() -> dict[str, str]:
-    """The drawing and table libraries, from the packages that bring them."""
+    """The drawing and table libraries, from the packages that bring them; scripts as gzip in base64."""
     try:
         import itables
         import jinja2  # noqa: F401
@@ -253,10 +256,9 @@ def libraries() -> dict[str, str]:
         raise ImportError(f"The report needs {error.name}: pip install 'st_concepts[report]'.") from None
     files = importlib.resources.files(itables) / "html"
     return {
-        "plotly": get_plotlyjs(),
+        "plotly": _pack.squeezed(get_plotlyjs().encode("utf-8")),
         "table_css": (files / "dt_bundle.css").read_text(encoding="utf-8"),
-        # a module can be imported from an address only, so it travels as one
-        "table_js": base64.b64encode((files / "dt_bundle.js").read_bytes()).decode("ascii"),
+        "table_js": _pack.squeezed((files / "dt_bundle.js").read_bytes()),
     }
 
 
@@ -289,16 +291,3 @@ def _scale(cmap: str) -> list[list[Any]]:
 
     at = np.linspace(0, 1, 17)
     return [[float(v), to_hex(c)] for v, c in zip(at, colormaps[cmap](at), strict=True)]
-
-
-def _top(table: dict[str, Any] | None, n: int) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The best genes of each concept, for print and for readers without scripts."""
-    if table is None:
-        return []
-    names = [c["name"] for c in table["columns"]]
-    out: dict[str, list[dict[str, Any]]] = {}
-    for row in table["rows"]:
-        record = dict(zip(names, row, strict=True))
-        if record["rank"] <= n:
-            out.setdefault(record["concept"], []).append(record)
-    return list(out.items())
