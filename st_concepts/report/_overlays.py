@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from st_concepts import get
+from st_concepts._counts.images import TissueImage
+from st_concepts._counts.positions import positions
+from st_concepts._counts.sections import Sections
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts.concepts import ConceptSet
 from st_concepts.pl._groups import colors_of, palette
@@ -177,17 +181,17 @@ def _end(values: np.ndarray) -> float:
     return float(np.percentile(drawn, 99)) if drawn.size else 1.0
 
 
-def sections(adata: AnnData, rows: np.ndarray) -> list[dict[str, Any]]:
+def sections(
+    adata: AnnData, rows: np.ndarray, found: Sections, images: Sequence[TissueImage | None]
+) -> list[dict[str, Any]]:
     """Where the spots of ``rows`` are, section by section, with the image under them where there is one."""
-    from st_concepts.pl._tissue import _libraries
-
     if KEYS.SPATIAL not in adata.obsm:
         return []
-    coords = np.asarray(adata.obsm[KEYS.SPATIAL], dtype=np.float64)[:, :2]
+    coords = positions(adata)
     chosen = np.zeros(adata.n_obs, dtype=bool)
     chosen[rows] = True
     out = []
-    for library, of_section in _libraries(adata, None):
+    for (name, of_section), image in zip(found.rows(), images, strict=True):
         here = of_section & chosen
         if not here.any():
             continue
@@ -195,7 +199,7 @@ def sections(adata: AnnData, rows: np.ndarray) -> list[dict[str, Any]]:
         low, high = xy.min(0), xy.max(0)
         margin = _MARGIN * max(*(high - low), 1e-9)
         section: dict[str, Any] = {
-            "name": library or "",
+            "name": name or (image.library if image is not None else ""),
             # positions within the spots that are drawn
             "spots": np.flatnonzero(here[rows]).tolist(),
             "x": _pack.numbers(xy[:, 0]),
@@ -204,8 +208,8 @@ def sections(adata: AnnData, rows: np.ndarray) -> list[dict[str, Any]]:
             "image": None,
             "diameter": _pitch(xy) * 0.9,
         }
-        if library is not None:
-            section |= _image(adata.uns[KEYS.SPATIAL][library], section["box"])
+        if image is not None:
+            section |= _under(image, section["box"])
         out.append(section)
     return out
 
@@ -219,20 +223,18 @@ def _pitch(xy: np.ndarray) -> float:
     return float(np.median(near)) or 1.0
 
 
-def _image(stored: dict[str, Any], box: list[float]) -> dict[str, Any]:
+def _under(image: TissueImage, box: list[float]) -> dict[str, Any]:
     """The part of the image that has spots."""
-    images, factors = stored["images"], stored.get("scalefactors", {})
-    key = "hires" if "hires" in images else next(iter(images))
-    pixels, factor = np.asarray(images[key]), float(factors.get(f"tissue_{key}_scalef", 1.0))
-    height, width = pixels.shape[:2]
-    x0, y0 = (int(np.clip(np.floor(v * factor), 0, n - 1)) for v, n in zip(box[:2], (width, height), strict=True))
-    x1, y1 = (int(np.clip(np.ceil(v * factor), 1, n)) for v, n in zip(box[2:], (width, height), strict=True))
+    height, width = image.pixels.shape[:2]
+    ends = [v * image.scale for v in box]
+    x0, y0 = (int(np.clip(np.floor(v), 0, n - 1)) for v, n in zip(ends[:2], (width, height), strict=True))
+    x1, y1 = (int(np.clip(np.ceil(v), 1, n)) for v, n in zip(ends[2:], (width, height), strict=True))
     if x1 <= x0 or y1 <= y0:
         return {}
     out: dict[str, Any] = {
-        "image": _pack.jpeg(pixels[y0:y1, x0:x1], _LONGEST),
-        "image_box": [x0 / factor, y0 / factor, x1 / factor, y1 / factor],
+        "image": _pack.jpeg(image.pixels[y0:y1, x0:x1], _LONGEST),
+        "image_box": [v / image.scale for v in (x0, y0, x1, y1)],
     }
-    if "spot_diameter_fullres" in factors:
-        out["diameter"] = float(factors["spot_diameter_fullres"]) * 1.2
+    if image.diameter is not None:
+        out["diameter"] = image.diameter * 1.2
     return out

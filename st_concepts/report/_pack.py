@@ -43,7 +43,8 @@ def jpeg(pixels: np.ndarray, longest: int) -> str:
 
     if np.issubdtype(pixels.dtype, np.floating):
         pixels = np.rint(np.clip(pixels, 0, 1) * 255)
-    image = Image.fromarray(np.asarray(pixels, dtype=np.uint8)).convert("RGB")
+    image = Image.fromarray(np.asarray(pixels, dtype=np.uint8)).convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")  # clear is white
     if max(image.size) > longest:
         factor = longest / max(image.size)
         image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.LANCZOS)

@@ -25,6 +25,7 @@ _BINS = 36
 _ROWS = 4096
 # "score_auroc" leaves out near-empty spots: beside the AUROC of the histograms it would be a second one
 _INTERNAL = ("key", "score_key", "kind", "use_raw", "concepts", "model", "score_auroc")
+_BEFORE = ("groupby", "method", "reference")
 PACKAGES = ("anndata", "captum", "numpy", "scanpy", "scipy", "squidpy", "torch")
 
 
@@ -154,7 +155,8 @@ def citations(adata: AnnData) -> list[str]:
 def _flat(params: Mapping[str, Any], names: list[str]) -> list[tuple[str, str]]:
     """Parameters as text, without those that only say where something is stored."""
     out = []
-    for key, value in params.items():
+    # a file gives them back in another order than they were written
+    for key, value in sorted(params.items(), key=lambda item: (item[0] not in _BEFORE, item[0])):
         if key in _INTERNAL or isinstance(value, Mapping):
             continue
         if isinstance(value, np.ndarray):

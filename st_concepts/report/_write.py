@@ -6,6 +6,7 @@ import functools
 import importlib.resources
 import io
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from os import PathLike
@@ -16,15 +17,15 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.images import TissueImage, read_images
+from st_concepts._counts.sections import Sections, sections_of
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts._progress import get_logger
 from st_concepts.concepts import ConceptSet, read_concepts
 from st_concepts.io._folder import make_folder
 from st_concepts.models import SpotVAE
 from st_concepts.pl import concept_scores
-from st_concepts.pl._finish import new_axes
 from st_concepts.pl._groups import INSIDE, OUTSIDE
-from st_concepts.pl._tissue import _libraries, panel_size
 from st_concepts.report import _checks, _markers, _overlays, _pack, _tables
 from st_concepts.tl._common import as_encoder
 
@@ -44,6 +45,7 @@ def write(
     model: Any = None,
     title: str | None = None,
     tables: Mapping[str, pd.DataFrame] | None = None,
+    section_key: str | None = None,
     stability: bool | None = None,
     n_genes: int = 10,
     n_rows: int | None = None,
@@ -71,6 +73,9 @@ def write(
     tables
         Further tables to show by heading, ``{"Recovery": stc.evaluate.marker_recovery(...)}``, say; of each the first
         ``n_rows`` rows (200).
+    section_key
+        Column of ``adata.obs`` with the section of each spot. By default the one that the markers were tested with, the
+        model's ``batch_key``, or ``section``, ``library_id`` or ``sample``.
     stability
         Fit two more models with other seeds and show how far they agree: as long again as two fits. By default where
         ``model`` is a `SpotVAE` and a fit is quick (spots x genes x epochs up to 5e8, about a minute). Without
@@ -88,13 +93,14 @@ def write(
     Raises
     ------
     KeyError
-        No concepts in ``adata``.
+        No concepts in ``adata``; ``section_key`` is not a column.
     OSError
         The folder cannot be made or written.
     ImportError
         ``pip install 'st_concepts[report]'`` is needed.
     ValueError
-        ``path`` does not end in ``.html``; a count is below 1; the model is not that of the concepts.
+        ``path`` does not end in ``.html``; a count is below 1; the model is not that of the concepts; coordinates are
+        missing or infinite; sections lie on each other and nothing tells them apart.
 
     Examples
     --------
@@ -117,12 +123,16 @@ def write(
     made = read_concepts(adata)
     if model is not None:
         made.check_model(as_encoder(model).fingerprint)
+    sections = sections_of(adata, section_key, warn=False)
+    images, remarks = _images(adata, sections)
+    for remark in [*sections.remarks, *remarks]:
+        get_logger("report").warning("%s", remark)
     make_folder(path.parent)  # before the work
     embedded = libraries()
     genes = _overlays.top_genes(adata, made, n_genes)
     agreed = None
     if adata.n_obs <= _CHECKED_SPOTS:
-        agreed = _attempt("agreement", _checks.agreement, adata, made, seed)
+        agreed = _attempt("agreement", _checks.agreement, adata, made, seed, section_key)
     checks = [] if agreed is None else [agreed.check]
     if model is not None and KEYS.SALIENCY in adata.varm and adata.n_obs <= _CHECKED_SPOTS:
         checks += filter(None, [_attempt("faithfulness", _checks.faithful, adata, model, seed)])
@@ -135,7 +145,17 @@ def write(
     if adata.n_obs > max_spots:
         rows = np.sort(np.random.default_rng(seed).choice(adata.n_obs, max_spots, replace=False))
     page = _page(
-        adata, made, genes, rows, embedded, title=title, n_rows=n_rows, checks=checks, agreed=agreed, model=model
+        adata,
+        made,
+        genes,
+        rows,
+        embedded,
+        sections=(sections, images),
+        title=title,
+        n_rows=n_rows,
+        checks=checks,
+        agreed=agreed,
+        model=model,
     )
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
@@ -152,6 +172,7 @@ def _page(
     rows: np.ndarray,
     embedded: dict[str, str],
     *,
+    sections: tuple[Sections, list[TissueImage | None]],
     title: str | None,
     n_rows: int | None,
     checks: list[_checks.Check],
@@ -163,10 +184,10 @@ def _page(
     table = _markers.markers(adata, made, n_rows, agreed)
     doubtful = _tables.doubtful(adata, made, n_rows or _MOST_LISTED)
     layer = str(made.params.get("layer") or "") or None
-    sections = _overlays.sections(adata, rows)
+    placed = _overlays.sections(adata, rows, *sections)
     data = {
         "spots": adata.obs_names[rows].astype(str).tolist(),
-        "sections": sections,
+        "sections": placed,
         "overlays": _overlays.collect(adata, made, genes, rows),
         "concepts": made.names,
         "genes": genes,
@@ -183,7 +204,7 @@ def _page(
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         (own / "template.html").read_text(encoding="utf-8")
     )
-    names = [s["name"] for s in sections if s["name"]]
+    names = [s["name"] for s in placed if s["name"]]
     return template.render(
         title=title or (", ".join(names) if names else "Concepts of tissue layers"),
         n_obs=adata.n_obs,
@@ -201,7 +222,8 @@ def _page(
         fingerprint=_tables.fingerprint(adata, layer),
         citations=_tables.citations(adata),
         webgl=data["webgl"],
-        still=_still(adata, made, rows),
+        still=_still(adata, made, rows, sections[0]),
+        sections=str(sections[0]),
         has_saliency=any(o["kind"] == "saliency" for o in data["overlays"]),
         css=(own / "style.css").read_text(encoding="utf-8"),
         js=(own / "page.js").read_text(encoding="utf-8"),
@@ -223,24 +245,37 @@ def _attempt(name: str, check: Callable[..., T], *args: Any) -> T | None:
         return None
 
 
-def _still(adata: AnnData, made: ConceptSet, rows: np.ndarray) -> str | None:
+def _images(adata: AnnData, sections: Sections) -> tuple[list[TissueImage | None], list[str]]:
+    if KEYS.SPATIAL not in adata.obsm:
+        return [None] * len(sections.names), []
+    return read_images(adata, sections)
+
+
+def _still(adata: AnnData, made: ConceptSet, rows: np.ndarray, sections: Sections) -> str | None:
     """The scores of all concepts as one picture, for print and for readers without scripts."""
     import matplotlib.pyplot as plt
+    from matplotlib.text import Text
     from PIL import Image
 
-    if KEYS.SPATIAL not in adata.obsm:
+    if KEYS.SPATIAL not in adata.obsm or len(sections.names) * len(made.names) > _MOST_PANELS:
         return None
-    n = len(_libraries(adata, None)) * len(made.names)
-    if n > _MOST_PANELS:
-        return None
-    axes = new_axes(n, ncols=3, panel=panel_size(adata))
-    figure: Any = axes[0].figure
-    try:
-        concept_scores(adata[rows], ax=axes, show=False)
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=100)
-    finally:
-        plt.close(figure)  # a notebook would show it
+    key = sections.key if sections.several else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on sections and images were made before
+        axes = _attempt(
+            "the picture of all scores",
+            lambda: concept_scores(adata[rows], library_key=key, show=False, save=False),
+        )
+        if axes is None:
+            return None
+        figure: Any = np.ravel(np.array(axes, dtype=object))[0].figure
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)  # a dollar in a name is a dollar
+        try:
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format="png", dpi=100)
+        finally:
+            plt.close(figure)  # a notebook would show it
     with Image.open(drawn) as picture:
         return _pack.jpeg(np.asarray(picture.convert("RGB")), 1400)
 
