@@ -6,6 +6,10 @@ const $ = (id) => document.getElementById(id);
 // plotly reads a few tags and entities in text
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
+// long names leave room for what they name; the whole name is shown on hovering
+const LONGEST = 30;
+const cut = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text);
+
 function bytes(b64) {
   const text = atob(b64);
   const out = new Uint8Array(text.length);
@@ -134,7 +138,7 @@ function traces(section, o, size) {
     const groups = [...o.categories.map((c, k) => [k, c, o.colors[k]]), [-1, "no label", "#bdbdbd"]];
     return groups.map(([k, text, color]) => {
       const at = section.spots.map((s, i) => (codes[s] === k ? i : -1)).filter((i) => i >= 0);
-      return { type, mode: "markers", name: plain(text), x: at.map((i) => x[i]), y: at.map((i) => y[i]),
+      return { type, mode: "markers", name: plain(cut(text)), x: at.map((i) => x[i]), y: at.map((i) => y[i]),
         text: at.map((i) => `${name(i)}<br>${plain(o.gene)}: ${plain(text)}`), hovertemplate: "%{text}<extra></extra>",
         marker: { ...marker, color } };
     }).filter((t) => t.x.length);
@@ -157,9 +161,11 @@ function draw(keepZoom) {
   if (!data.sections.length) return;
   controls();
   const section = data.sections[state.section];
-  PLOT.height = heightFor(section);
   const o = matching(state.kind, state.concept, state.gene);
   if (!o) return;
+  const longest = o.categories ? Math.max(...o.categories.map((c) => cut(c).length)) : 0;
+  PLOT.right = Math.round(Math.max(130, 64 + 6.4 * longest));
+  PLOT.height = heightFor(section);
   const [xr, yr] = keepZoom && zoom ? zoom : ranges(section);
   if (!keepZoom) zoom = null;
   const size = diameter(section, xr);
@@ -221,8 +227,8 @@ function histograms() {
   const n = data.histograms.length;
   if (!n) return;
   const columns = Math.min(3, n), rows = Math.ceil(n / columns);
-  const layout = { width: 700, height: 50 + 190 * rows, barmode: "overlay", bargap: 0, grid: { rows, columns, pattern: "independent",
-    xgap: 0.18, ygap: 0.42 }, margin: { l: 50, r: 10, t: 46, b: 40 }, annotations: [], legend: { orientation: "h", x: 0, y: 1 + 44 / (190 * rows), yanchor: "bottom" },
+  const layout = { width: 700, height: 70 + 200 * rows, barmode: "overlay", bargap: 0, grid: { rows, columns, pattern: "independent",
+    xgap: 0.18, ygap: 0.5 }, margin: { l: 50, r: 10, t: 66, b: 40 }, annotations: [], legend: { orientation: "h", x: 0, y: 1 + 46 / (200 * rows), yanchor: "bottom" },
     font: { size: 11 }, paper_bgcolor: "#fff" };
   const all = [];
   data.histograms.forEach((h, k) => {
@@ -233,8 +239,8 @@ function histograms() {
     }
     layout[`yaxis${id}`] = { tickformat: ".0%", nticks: 4, rangemode: "tozero" };
     layout[`xaxis${id}`] = { nticks: 6 };
-    const name = h.name.length > 18 ? `${h.name.slice(0, 17)}…` : h.name;
-    layout.annotations.push({ text: `<b>${plain(name)}</b> (${h.n[0]} spots)${h.auroc === null ? "" : `, AUROC ${h.auroc.toFixed(3)}`}`, hovertext: plain(h.name),
+    const facts = `${h.n[0]} spots${h.auroc === null ? "" : `, AUROC ${h.auroc.toFixed(3)}`}`;
+    layout.annotations.push({ text: `<b>${plain(cut(h.name))}</b><br>${facts}`, hovertext: plain(h.name), align: "left",
       xref: `x${id} domain`, yref: `y${id} domain`, x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: 12 } });
   });
   Plotly.newPlot("histograms", all, layout, { displayModeBar: false, showTips: false });
@@ -299,7 +305,7 @@ async function markers(DataTable, renders) {
   const m = data.markers;
   const at = (name) => m.columns.findIndex((c) => c.name === name);
   const rows = rowsOf(JSON.parse(await inflate(m.values)));
-  const drawable = new Set(data.overlays.filter((o) => o.kind === "expression").map((o) => o.gene));
+  const drawable = new Set(data.sections.length ? data.overlays.filter((o) => o.kind === "expression").map((o) => o.gene) : []);
   const columns = m.columns.map((c) => ({ title: c.title, render: renders[c.kind], searchable: c.name === "names",
     className: c.kind === "text" ? "" : "dt-right",
     ...(c.name === "names" ? { createdCell: (cell, value) => cell.classList.toggle("gene", drawable.has(value)) } : {}) }));
@@ -317,7 +323,7 @@ async function markers(DataTable, renders) {
   $("markers").addEventListener("click", (event) => {
     const cell = event.target.closest("td.gene");
     const row = cell && table.row(cell.closest("tr")).data();
-    if (!row || !drawable.has(row[at("names")]) || !data.sections.length) return;
+    if (!row || !drawable.has(row[at("names")])) return;
     Object.assign(state, { kind: "expression", concept: row[at("concept")], gene: row[at("names")] });
     draw(true);
     $("tissue-section").scrollIntoView({ behavior: "smooth" });

@@ -8,6 +8,7 @@ import html.parser
 import inspect
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,59 @@ def test_many_spots_and_sections(tmp_path: Path) -> None:
     assert "150 of 400" in page.text
     assert report.write(adata, tmp_path / "b.html", max_spots=150) is None
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_an_image_lies_under_its_own_spots_only(tmp_path: Path, caplog: Any) -> None:
+    adata = stc.datasets.simulated_bulb(n_obs=300, n_vars=120, n_markers=5, n_sections=2, seed=0)
+    adata.obs["slide"] = adata.obs.pop("section").cat.rename_categories(["A", "B"])
+    factor = 190 / float(adata.obsm["spatial"].max())
+    small = {"lowres": np.full((200, 200, 3), 200, dtype=np.uint8)}
+    adata.uns["spatial"] = {"A": {"images": small, "scalefactors": {"tissue_lowres_scalef": factor}}, "junk": 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        analysed(adata)
+    page = page_of(adata, tmp_path / "a.html", section_key="slide")
+    first, second = page.data["sections"]
+    assert (first["name"], second["name"]) == ("A", "B")
+    assert first["image"].startswith("data:image/jpeg")
+    assert second["image"] is None
+    assert len(first["spots"]) == (adata.obs["slide"] == "A").sum()
+    assert "Do the sections agree?" in page.text
+    assert "2 sections by obs['slide']" in page.text
+    assert "'junk'" in caplog.text
+    with pytest.raises(KeyError, match="section_key='slid' is not a column"):
+        page_of(adata, tmp_path / "b.html", section_key="slid")
+    # sections on top of each other that nothing tells apart
+    stacked = adata.copy()
+    del stacked.uns["spatial"]
+    for name in ("A", "B"):
+        rows = np.flatnonzero(stacked.obs["slide"] == name)[:140]
+        stacked.obsm["spatial"][rows] = np.column_stack([np.arange(140.0), np.arange(140.0) % 7])
+    with pytest.raises(ValueError, match="section_key="):
+        page_of(stacked, tmp_path / "b.html")
+    assert not (tmp_path / "b.html").exists()
+
+
+def test_odd_names_of_layers(simulated: AnnData, tmp_path: Path) -> None:
+    names = ["L2/3", "<b>x</b>", "=1+1", 'a"b $\\foo$', "outer\nlayer"]
+    simulated.obs["layer"] = simulated.obs["layer"].cat.rename_categories(names)
+    model = analysed(simulated)
+    page = page_of(simulated, tmp_path / "a.html", model=model)
+    assert set(table_of(page)["concept"]) == set(page.data["concepts"]) == set(names)
+    assert next(t for t, a in page.tags if t == "img" and a["alt"])  # the picture is drawn, dollars and all
+    assert not [t for t, _ in page.tags if t == "b"]
+
+
+def test_opens_on_layers_without_labels(simulated: AnnData, tmp_path: Path) -> None:
+    """Where no column of obs made the concepts, on the layer of the highest score."""
+    model = stc.SpotVAE(simulated, n_latent=5, seed=0).fit(max_epochs=0, progress=False)
+    simulated.obs = simulated.obs[["section"]]
+    stc.tl.concepts(simulated, model, genes={"a": simulated.var_names[:3], "b": simulated.var_names[3:6]})
+    first = page_of(simulated, tmp_path / "a.html").data["overlays"][0]
+    assert first["kind"] == "layers"
+    assert first["categories"] == ["a", "b"]
+    codes = np.frombuffer(base64.b64decode(first["codes"]), dtype="<i2")
+    np.testing.assert_array_equal(codes, stc.get.concept_scores(simulated).to_numpy().argmax(1))
 
 
 def test_doubtful_labels(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
