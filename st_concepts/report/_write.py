@@ -308,7 +308,7 @@ def _with_maps(adata: AnnData, model: Any, made: ConceptSet, genes: dict[str, li
         uns=dict(adata.uns),
         obsm=dict(adata.obsm),
         varm=dict(adata.varm),
-        layers=dict(adata.layers),
+        layers={key: adata.layers[key] for key in adata.layers if key is not None},  # newer anndata lists X as None
     )
     method = adata.uns.get(KEYS.SALIENCY, {})
     method = str(method.get("params", method).get("method", "integrated_gradients"))
