@@ -30,7 +30,11 @@ PACKAGES = ("anndata", "captum", "numpy", "scanpy", "scipy", "squidpy", "torch")
 
 
 def histograms(adata: AnnData, made: ConceptSet) -> list[dict[str, Any]]:
-    """Score inside and outside of each concept: bin centres and shares of spots."""
+    """Score inside and outside of each concept: bin centres and shares of spots.
+
+    No AUROC where no labels made the concepts: the spots inside are then those that score highest.
+    """
+    labelled = made.params.get("kind") in ("groupby", "mask")
     members, scores = membership(adata, made), get.concept_scores(adata)
     out = []
     for j, name in enumerate(made.names):
@@ -48,7 +52,7 @@ def histograms(adata: AnnData, made: ConceptSet) -> list[dict[str, Any]]:
                 "inside": shares[0].tolist(),
                 "outside": shares[1].tolist(),
                 "n": [int(s.size) for s in sides],
-                "auroc": auroc(*sides) if all(s.size for s in sides) else None,
+                "auroc": auroc(*sides) if labelled and all(s.size for s in sides) else None,
             }
         )
     return out

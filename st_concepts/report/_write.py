@@ -211,6 +211,7 @@ def _page(
         n_vars=adata.n_vars,
         groupby=str(made.params.get("groupby") or ""),
         concepts=made.names,
+        labelled=made.params.get("kind") in ("groupby", "mask"),
         n_drawn=len(rows),
         written=datetime.now(UTC).strftime("%Y-%m-%d"),
         table=table,

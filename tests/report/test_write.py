@@ -449,6 +449,9 @@ def test_concepts_of_seed_genes(simulated: AnnData, tmp_path: Path) -> None:
     stc.tl.rank_genes_concepts(simulated, n_null=0, null="none")
     page = page_of(simulated, tmp_path / "a.html", model=model)
     assert page.data["concepts"] == list(seeds)
+    # the spots inside are those that score highest, so an AUROC would always be 1
+    assert [h["auroc"] for h in page.data["histograms"]] == [None, None]
+    assert "no AUROC to give" in page.text
     assert page.data["doubtful"] is None
     assert {o["concept"] for o in page.data["overlays"] if o["kind"] == "saliency"} == set(seeds)
 
