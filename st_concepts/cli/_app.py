@@ -183,12 +183,15 @@ def report(
     ] = None,
     table: Annotated[str | None, typer.Option(help="Table of a SpatialData store, if it has several.")] = None,
     title: Annotated[str | None, typer.Option(help="Heading; by default the sections.")] = None,
+    section_key: Annotated[
+        str | None, typer.Option(help="Column of obs with the section of each spot, where it is not found by itself.")
+    ] = None,
     stability: Stability = None,
 ) -> None:
     """Write a result as one HTML file that opens offline."""
     from st_concepts.cli._report import run_report
 
-    run_report(source, out, model=model, table=table, title=title, stability=stability)
+    run_report(source, out, model=model, table=table, title=title, stability=stability, section_key=section_key)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from st_concepts._files import make_folder, whole_file
+from st_concepts._spreadsheet import write_safe_csv
 from st_concepts.cli._errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def write_result(adata: AnnData, path: Path, *, source: Path | None = None, tabl
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table; the file is complete or not there."""
+    """Write a table; the file is complete or not there, and no name in it can become a formula of a spreadsheet."""
     make_folder(path.parent)
     with whole_file(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+        write_safe_csv(table, temporary)

@@ -23,7 +23,14 @@ def check_report(option: str, path: Path) -> None:
 
 
 def run_report(
-    source: Path, out: Path, *, model: Path | None, table: str | None, title: str | None, stability: bool | None
+    source: Path,
+    out: Path,
+    *,
+    model: Path | None,
+    table: str | None,
+    title: str | None,
+    stability: bool | None,
+    section_key: str | None = None,
 ) -> None:
     """Write the report of a result."""
     source, out = expanded(source), expanded(out)
@@ -35,5 +42,5 @@ def run_report(
     if KEYS.CONCEPTS not in adata.uns:
         raise UsageError(f"{source} holds no result (no uns[{KEYS.CONCEPTS!r}]); make one with st-concepts run.")
     loaded = None if model is None else SpotVAE.load(expanded(model))
-    report.write(adata, out, model=loaded, title=title, stability=stability)
+    report.write(adata, out, model=loaded, title=title, section_key=section_key, stability=stability)
     say(f"written: {out}, {out.stat().st_size / 1e6:.1f} MB")

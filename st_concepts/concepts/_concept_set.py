@@ -32,6 +32,9 @@ class ConceptSet:
         How they were made: ``kind``, ``groupby``, ``reference``, ``estimator``, ``layer``, ``target_sum``.
     n_labelled
         int64 ``(n_concepts,)``: labelled spots inside each concept.
+    model_info
+        What the model is, as text and numbers: ``kind``, ``n_latent``, ``epochs``, ``held_out_nll``, ``layer``,
+        ``batch_key``, ``seed``, ``version``, ...; empty where that was not kept.
     """
 
     names: list[str]
@@ -41,6 +44,7 @@ class ConceptSet:
     model: str
     params: dict[str, Any] = field(default_factory=dict)
     n_labelled: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    model_info: dict[str, Any] = field(default_factory=dict)
 
     @property
     def labels(self) -> list[str]:
@@ -86,6 +90,7 @@ class ConceptSet:
             "n_labelled": np.asarray(self.n_labelled, dtype=np.int64),
             "model": self.model,
             "params": dict(self.params),
+            "model_info": dict(self.model_info),
         }
 
     @classmethod
@@ -100,9 +105,15 @@ class ConceptSet:
             center=np.asarray(stored["center"], dtype=np.float64),
             scale=np.asarray(stored["scale"], dtype=np.float64),
             model=str(stored["model"]),
-            params={k: v.item() if isinstance(v, np.generic) else v for k, v in stored.get("params", {}).items()},
+            params=_values(stored.get("params", {})),
             n_labelled=np.asarray(stored.get("n_labelled", []), dtype=np.int64),
+            model_info=_values(stored.get("model_info", {})),
         )
+
+
+def _values(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers as Python has them, however the file gave them back."""
+    return {k: v.item() if isinstance(v, np.generic) else v for k, v in stored.items()}
 
 
 def read_concepts(source: AnnData | Mapping[str, Any] | ConceptSet, key: str = KEYS.CONCEPTS) -> ConceptSet:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from anndata import AnnData
 
+from st_concepts._counts.layers import layer_names
 from st_concepts._keys import KEYS
 
 from ._content import GZIP_MAGIC, HDF5_MAGIC, ClearError, existing

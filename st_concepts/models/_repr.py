@@ -29,7 +29,7 @@ class NotebookRepr:
             f'<td style="text-align:left">{html.escape(value)}</td></tr>'
             for name, value in facts(self)
         )
-        return f"<div><b>{html.escape(type(self).__name__)}</b><table>{rows}</table>{_curve(_held_out(self))}</div>"
+        return f"<div><b>{html.escape(type(self).__name__)}</b><table>{rows}</table>{_curve(held_out(self))}</div>"
 
 
 def facts(model: Any) -> list[tuple[str, str]]:
@@ -55,7 +55,7 @@ def facts(model: Any) -> list[tuple[str, str]]:
         out.append(("Sections", f"{len(sections)} ({shown}{', ...' if len(sections) > 5 else ''})"))
     if getattr(model, "_module", None) is None:
         return [*out, ("State", "not trained: call .fit()")]
-    held = _held_out(model)
+    held = held_out(model)
     epochs = max(len(getattr(model, "history", ())) - 1, 0)
     out.append(("State", f"trained, {epochs} epochs" + (f", that of epoch {held.idxmin()} kept" if len(held) else "")))
     if len(held):
@@ -66,7 +66,7 @@ def facts(model: Any) -> list[tuple[str, str]]:
     return out
 
 
-def _held_out(model: Any) -> pd.Series:
+def held_out(model: Any) -> pd.Series:
     """Held-out loss by epoch; empty where nothing was held out."""
     history = getattr(model, "history", None)
     for name in ("validation_nll", "validation_loss"):

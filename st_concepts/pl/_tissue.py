@@ -187,13 +187,3 @@ def symmetric(values: pd.Series) -> Any:
     drawn = finite[finite > 0]
     end = float(np.percentile(drawn, 99)) if drawn.size else 1.0
     return Normalize(vmin=-end, vmax=end)
-
-
-def _libraries(adata: AnnData, library_key: str | None) -> list[tuple[str | None, np.ndarray]]:
-    """Name of the image of each section, or `None`, and its rows."""
-    sections = sections_of(adata, library_key, warn=False)
-    images, _ = read_images(adata, sections)
-    return [
-        (None if image is None else image.library, rows)
-        for (_, rows), image in zip(sections.rows(), images, strict=True)
-    ]

@@ -12,6 +12,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from st_concepts import evaluate, get
+from st_concepts._counts.positions import positions
+from st_concepts._counts.sections import sections_of
 from st_concepts._keys import KEYS
 from st_concepts.concepts import ConceptSet
 from st_concepts.evaluate._ranks import spearman, top_overlap
@@ -113,7 +115,7 @@ def stable(adata: AnnData, model: Any, seed: int) -> Check:
     return Check("Would another fit say the same?", caption, table)
 
 
-def agreement(adata: AnnData, made: ConceptSet, seed: int) -> Agreement | None:
+def agreement(adata: AnnData, made: ConceptSet, seed: int, section_key: str | None = None) -> Agreement | None:
     """Do sections, or halves of the only one, name the same genes; `None` where nothing can be compared.
 
     Raises
@@ -123,7 +125,7 @@ def agreement(adata: AnnData, made: ConceptSet, seed: int) -> Agreement | None:
     """
     x, _ = expression(adata, str(made.params.get("layer") or "") or None, float(made.params["target_sum"]))
     target = _targets(adata, made)
-    parts, halves = _parts(adata, target, seed)
+    parts, halves = _parts(adata, target, seed, section_key)
     if parts is None:
         return None
     effects = np.stack([_effects(x[parts == p], target[parts == p]) for p in range(parts.max() + 1)])
@@ -173,18 +175,19 @@ def _targets(adata: AnnData, made: ConceptSet) -> np.ndarray:
     return target
 
 
-def _parts(adata: AnnData, target: np.ndarray, seed: int) -> tuple[np.ndarray | None, bool]:
+def _parts(
+    adata: AnnData, target: np.ndarray, seed: int, section_key: str | None = None
+) -> tuple[np.ndarray | None, bool]:
     """Code of the part of each spot, and whether the parts are halves of one section."""
-    if KEYS.BATCH in adata.obs:
-        codes = pd.factorize(adata.obs[KEYS.BATCH].astype(str))[0]
-        if codes.max(initial=0) > 0:
-            return codes, False
+    sections = sections_of(adata, section_key, warn=False)
+    if sections.several:
+        return sections.codes, False
     n = adata.n_obs
     if n < 2 * _N_TILES:
         return None, True
     tile = np.arange(n)  # without coordinates each spot is a tile
     if KEYS.SPATIAL in adata.obsm:
-        tile = balanced_tiles(np.asarray(adata.obsm[KEYS.SPATIAL], dtype=np.float64)[:, :2], _N_TILES)
+        tile = balanced_tiles(positions(adata), _N_TILES)
     # of many ways to deal out the tiles, the one in which the rarest layer is shared out best
     rng = np.random.default_rng(seed)
     high = _high(target)

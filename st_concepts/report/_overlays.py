@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,19 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from st_concepts import get
+from st_concepts._counts.images import TissueImage
+from st_concepts._counts.positions import positions
+from st_concepts._counts.sections import Sections
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts.concepts import ConceptSet
 from st_concepts.concepts._membership import defining_labels
-from st_concepts.pl._groups import colors_of
+from st_concepts.pl._groups import colors_of, palette
 from st_concepts.report import _pack
 from st_concepts.tl._expression import expression
 
+# the colour maps of the pictures in st_concepts.pl
+_SCORE, _SALIENCY, _AMOUNT = SCALES = ("RdBu_r", "BrBG_r", "viridis")
+BEST = "layer of the highest score"
 _LONGEST = 1400  # pixels of an embedded image
 _MARGIN = 0.06
 _MOST_CATEGORIES = 20
@@ -45,14 +52,16 @@ def collect(adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], rows:
     """Overlays of the spots ``rows``; each says how it is to be coloured."""
     found = _columns(adata, made, rows)
     scores = get.concept_scores(adata)
+    if len(made.names) > 1:
+        found.append(_strongest(adata, made, scores.to_numpy(dtype=np.float64)[rows]))
     for name in made.names:
         values = scores[name].to_numpy(dtype=np.float64)
         found.append(
-            _measured("score", name, "", values[rows], "RdBu", _end(values), "concept score (standard deviations)")
+            _measured("score", name, "", values[rows], _SCORE, _end(values), "concept score (standard deviations)")
         )
     if KEYS.DISAGREEMENT in adata.obs:
         doubt = adata.obs[KEYS.DISAGREEMENT].to_numpy(dtype=np.float64)
-        found.append(_measured("doubt", "", "", doubt[rows], "viridis", None, "doubt about the label", span=(0.0, 1.0)))
+        found.append(_measured("doubt", "", "", doubt[rows], _AMOUNT, None, "doubt about the label", span=(0.0, 1.0)))
     found += _expression(adata, made, genes, rows)
     found += _saliency(adata, made, genes, rows)
     return found
@@ -92,6 +101,22 @@ def _columns(adata: AnnData, made: ConceptSet, rows: np.ndarray) -> list[dict[st
     return out
 
 
+def _strongest(adata: AnnData, made: ConceptSet, scores: np.ndarray) -> dict[str, Any]:
+    """Layer of the highest score of each spot, in the colours of the annotation where there is one."""
+    groupby = str(made.params.get("groupby") or "")
+    known = colors_of(adata, groupby) if groupby in adata.obs else {}
+    spare = palette(len(made.names))
+    return {
+        "kind": "layers",
+        "concept": "",
+        "gene": BEST,
+        "unit": BEST,
+        "categories": made.names,
+        "colors": [known.get(name, spare[j]) for j, name in enumerate(made.names)],
+        "codes": _pack.codes(np.where(np.isfinite(scores).all(1), scores.argmax(1), -1)),
+    }
+
+
 def _expression(
     adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], rows: np.ndarray
 ) -> list[dict[str, Any]]:
@@ -101,19 +126,13 @@ def _expression(
         x, _ = expression(adata, str(made.params.get("layer") or "") or None, float(made.params["target_sum"]))
     except (KeyError, ValueError):
         return []  # a result without its counts still has scores and tables
-    columns = sp.csc_matrix(x)[:, at]
-    return [
-        _measured(
-            "expression",
-            "",
-            gene,
-            columns[:, [j]].toarray().ravel()[rows],
-            "viridis",
-            None,
-            "log-normalised expression",
-        )
-        for j, gene in enumerate(wanted)
-    ]
+    columns = sp.csc_matrix(x)[rows][:, at]
+    out = []
+    for j, gene in enumerate(wanted):
+        values = columns[:, [j]].toarray().ravel()
+        span = (0.0, float(values.max(initial=0.0)) or 1.0)
+        out.append(_measured("expression", "", gene, values, _AMOUNT, None, "log-normalised expression", span=span))
+    return out
 
 
 def _saliency(adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], rows: np.ndarray) -> list[dict[str, Any]]:
@@ -128,7 +147,7 @@ def _saliency(adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], row
             if values.any():
                 out.append(
                     _measured(
-                        "saliency", name, gene, values[rows], "PuOr", _end(values), "saliency (units of the score)"
+                        "saliency", name, gene, values[rows], _SALIENCY, _end(values), "saliency (units of the score)"
                     )
                 )
     return out
@@ -166,17 +185,17 @@ def _end(values: np.ndarray) -> float:
     return float(np.percentile(drawn, 99)) if drawn.size else 1.0
 
 
-def sections(adata: AnnData, rows: np.ndarray) -> list[dict[str, Any]]:
+def sections(
+    adata: AnnData, rows: np.ndarray, found: Sections, images: Sequence[TissueImage | None]
+) -> list[dict[str, Any]]:
     """Where the spots of ``rows`` are, section by section, with the image under them where there is one."""
-    from st_concepts.pl._tissue import _libraries
-
     if KEYS.SPATIAL not in adata.obsm:
         return []
-    coords = np.asarray(adata.obsm[KEYS.SPATIAL], dtype=np.float64)[:, :2]
+    coords = positions(adata)
     chosen = np.zeros(adata.n_obs, dtype=bool)
     chosen[rows] = True
     out = []
-    for library, of_section in _libraries(adata, None):
+    for (name, of_section), image in zip(found.rows(), images, strict=True):
         here = of_section & chosen
         if not here.any():
             continue
@@ -184,7 +203,7 @@ def sections(adata: AnnData, rows: np.ndarray) -> list[dict[str, Any]]:
         low, high = xy.min(0), xy.max(0)
         margin = _MARGIN * max(*(high - low), 1e-9)
         section: dict[str, Any] = {
-            "name": library or "",
+            "name": name or (image.library if image is not None else ""),
             # positions within the spots that are drawn
             "spots": np.flatnonzero(here[rows]).tolist(),
             "x": _pack.numbers(xy[:, 0]),
@@ -193,8 +212,8 @@ def sections(adata: AnnData, rows: np.ndarray) -> list[dict[str, Any]]:
             "image": None,
             "diameter": _pitch(xy) * 0.9,
         }
-        if library is not None:
-            section |= _image(adata.uns[KEYS.SPATIAL][library], section["box"])
+        if image is not None:
+            section |= _under(image, section["box"])
         out.append(section)
     return out
 
@@ -208,20 +227,18 @@ def _pitch(xy: np.ndarray) -> float:
     return float(np.median(near)) or 1.0
 
 
-def _image(stored: dict[str, Any], box: list[float]) -> dict[str, Any]:
+def _under(image: TissueImage, box: list[float]) -> dict[str, Any]:
     """The part of the image that has spots."""
-    images, factors = stored["images"], stored.get("scalefactors", {})
-    key = "hires" if "hires" in images else next(iter(images))
-    pixels, factor = np.asarray(images[key]), float(factors.get(f"tissue_{key}_scalef", 1.0))
-    height, width = pixels.shape[:2]
-    x0, y0 = (int(np.clip(np.floor(v * factor), 0, n - 1)) for v, n in zip(box[:2], (width, height), strict=True))
-    x1, y1 = (int(np.clip(np.ceil(v * factor), 1, n)) for v, n in zip(box[2:], (width, height), strict=True))
+    height, width = image.pixels.shape[:2]
+    ends = [v * image.scale for v in box]
+    x0, y0 = (int(np.clip(np.floor(v), 0, n - 1)) for v, n in zip(ends[:2], (width, height), strict=True))
+    x1, y1 = (int(np.clip(np.ceil(v), 1, n)) for v, n in zip(ends[2:], (width, height), strict=True))
     if x1 <= x0 or y1 <= y0:
         return {}
     out: dict[str, Any] = {
-        "image": _pack.jpeg(pixels[y0:y1, x0:x1], _LONGEST),
-        "image_box": [x0 / factor, y0 / factor, x1 / factor, y1 / factor],
+        "image": _pack.jpeg(image.pixels[y0:y1, x0:x1], _LONGEST),
+        "image_box": [v / image.scale for v in (x0, y0, x1, y1)],
     }
-    if "spot_diameter_fullres" in factors:
-        out["diameter"] = float(factors["spot_diameter_fullres"]) * 1.2
+    if image.diameter is not None:
+        out["diameter"] = image.diameter * 1.2
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 from typing import Any
@@ -26,13 +27,24 @@ def codes(values: np.ndarray) -> str:
     return base64.b64encode(np.asarray(values, dtype="<i2").tobytes()).decode("ascii")
 
 
+def squeezed(content: bytes) -> str:
+    """Bytes as gzip in base64; the same bytes give the same text."""
+    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode("ascii")
+
+
+def compressed(data: Any) -> str:
+    """JSON as gzip in base64."""
+    return squeezed(json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii"))
+
+
 def jpeg(pixels: np.ndarray, longest: int) -> str:
     """An image as a data address, at most ``longest`` pixels on its longer side."""
     from PIL import Image
 
     if np.issubdtype(pixels.dtype, np.floating):
         pixels = np.rint(np.clip(pixels, 0, 1) * 255)
-    image = Image.fromarray(np.asarray(pixels, dtype=np.uint8)).convert("RGB")
+    image = Image.fromarray(np.asarray(pixels, dtype=np.uint8)).convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")  # clear is white
     if max(image.size) > longest:
         factor = longest / max(image.size)
         image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""Tables of the report: markers, score histograms, doubtful labels, how the result was made."""
+"""Tables of the report: score histograms, doubtful labels, how the result was made."""
 
 from __future__ import annotations
 
@@ -18,73 +18,24 @@ from st_concepts.attribution import METHODS
 from st_concepts.concepts import ConceptSet
 from st_concepts.concepts._membership import defining_labels
 from st_concepts.io._rows import iter_rows
-from st_concepts.models._repr import facts
+from st_concepts.models._info import model_info, titled
 from st_concepts.pl._histograms import auroc
-from st_concepts.report._checks import Agreement
 from st_concepts.tl._common import as_encoder, membership
 
 _BINS = 36
 _ROWS = 4096
-_TITLES = {
-    "concept": "Layer",
-    "names": "Gene",
-    "scores": "Effect",
-    "logfoldchanges": "log2 FC",
-    "pct_in": "Seen inside",
-    "pct_out": "Seen outside",
-    "n_sections": "Sections",
-    "sign_consistency": "Same sign",
-    "z_combined": "Combined z",
-    "saliency": "Saliency",
-    "pvals": "p",
-    "pvals_adj": "FDR",
-}
-_INTERNAL = ("reference_labels", "key", "score_key", "kind", "use_raw", "concepts", "model")
-_KINDS = {
-    "concept": "text",
-    "names": "text",
-    "rank": "whole",
-    "n_sections": "whole",
-    "pct_in": "share",
-    "pct_out": "share",
-    "sign_consistency": "share",
-}
+# "score_auroc" leaves out near-empty spots: beside the AUROC of the histograms it would be a second one
+_INTERNAL = ("reference_labels", "key", "score_key", "kind", "use_raw", "concepts", "model", "score_auroc")
+_BEFORE = ("groupby", "method", "reference")
 PACKAGES = ("anndata", "captum", "numpy", "scanpy", "scipy", "squidpy", "torch")
 
 
-def markers(adata: AnnData, made: ConceptSet, n_rows: int, agreed: Agreement | None = None) -> dict[str, Any] | None:
-    """Titles and rows of the marker table, the ``n_rows`` best genes of each concept; `None` without a ranking."""
-    if KEYS.RANK not in adata.uns:
-        return None
-    ranked = adata.uns[KEYS.RANK]["names"].dtype.names
-    frame = pd.concat(
-        [
-            get.markers(adata, name, n=n_rows).assign(concept=name, rank=lambda f: np.arange(1, len(f) + 1))
-            for name in made.names
-            if name in ranked
-        ],
-        ignore_index=True,
-    )
-    if agreed is not None:
-        at = adata.var_names.get_indexer(frame["names"]), [made.names.index(c) for c in frame["concept"]]
-        frame[agreed.title] = agreed.weakest.to_numpy()[at]
-    first = ["concept", "rank", "names", "scores", "logfoldchanges", "pct_in", "pct_out", "saliency"]
-    last = ["pvals", "pvals_adj"]
-    columns = [c for c in first if c in frame]
-    columns += [c for c in frame.columns if c not in (*first, *last)] + [c for c in last if c in frame]
-    return {
-        "columns": [{"name": c, "title": _TITLES.get(c, c.replace("_", " ").capitalize())} for c in columns],
-        "kinds": [_KINDS.get(c, "number") for c in columns],
-        "rows": [[_cell(v) for v in row] for row in frame[columns].itertuples(index=False)],
-        "null": str(adata.uns[KEYS.RANK]["params"].get("null", "")),
-        "method": str(adata.uns[KEYS.RANK]["params"].get("method", "")),
-        "n_vars": adata.n_vars,
-        "agreement": None if agreed is None else agreed.title,
-    }
-
-
 def histograms(adata: AnnData, made: ConceptSet) -> list[dict[str, Any]]:
-    """Score inside and outside of each concept: bin centres and shares of spots."""
+    """Score inside and outside of each concept: bin centres and shares of spots.
+
+    No AUROC where no labels made the concepts: the spots inside are then those that score highest.
+    """
+    labelled = made.params.get("kind") in ("groupby", "mask")
     members, scores = membership(adata, made), get.concept_scores(adata)
     out = []
     for j, name in enumerate(made.names):
@@ -102,7 +53,7 @@ def histograms(adata: AnnData, made: ConceptSet) -> list[dict[str, Any]]:
                 "inside": shares[0].tolist(),
                 "outside": shares[1].tolist(),
                 "n": [int(s.size) for s in sides],
-                "auroc": auroc(*sides) if all(s.size for s in sides) else None,
+                "auroc": auroc(*sides) if labelled and all(s.size for s in sides) else None,
             }
         )
     return out
@@ -144,8 +95,8 @@ def doubtful(adata: AnnData, made: ConceptSet, n_rows: int) -> dict[str, Any] | 
 
 def settings(adata: AnnData, made: ConceptSet, model: Any) -> list[tuple[str, list[tuple[str, str]]]]:
     """How the result was made: part, and what was set in it as name and value."""
-    described = [("Fingerprint", made.model)] if model is None else facts(as_encoder(model))
-    out = [("Model", described), ("Concepts", _flat(made.params, made.names))]
+    info = made.model_info or (model_info(as_encoder(model)) if model is not None else {})
+    out = [("Model", titled(info or {"fingerprint": made.model})), ("Concepts", _flat(made.params, made.names))]
     for title, key in (("Saliency", KEYS.SALIENCY), ("Markers", KEYS.RANK)):
         stored = adata.uns.get(key, {})
         params = stored.get("params", {}) if isinstance(stored, Mapping) else {}
@@ -209,7 +160,8 @@ def citations(adata: AnnData) -> list[str]:
 def _flat(params: Mapping[str, Any], names: list[str]) -> list[tuple[str, str]]:
     """Parameters as text, without those that only say where something is stored."""
     out = []
-    for key, value in params.items():
+    # a file gives them back in another order than they were written
+    for key, value in sorted(params.items(), key=lambda item: (item[0] not in _BEFORE, item[0])):
         if key in _INTERNAL or isinstance(value, Mapping):
             continue
         if isinstance(value, np.ndarray):

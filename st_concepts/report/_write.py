@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import base64
+import functools
 import importlib.resources
 import io
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from os import PathLike
@@ -15,17 +16,17 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.images import TissueImage, read_images
 from st_concepts._counts.layers import layers_of
+from st_concepts._counts.sections import Sections, sections_of
 from st_concepts._files import make_folder, replaceable, whole_file
 from st_concepts._keys import KEYS, saliency_layer
 from st_concepts._progress import get_logger
 from st_concepts.concepts import ConceptSet, read_concepts
 from st_concepts.models import SpotVAE
 from st_concepts.pl import concept_scores
-from st_concepts.pl._finish import new_axes
 from st_concepts.pl._groups import INSIDE, OUTSIDE
-from st_concepts.pl._tissue import _libraries, panel_size
-from st_concepts.report import _checks, _overlays, _pack, _tables
+from st_concepts.report import _checks, _markers, _overlays, _pack, _tables
 from st_concepts.tl._common import as_encoder
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ _SVG_SPOTS = 20_000  # drawn one by one, sharp in print; more need the graphics 
 _CHECKED_SPOTS = 20_000  # more would take minutes
 _REFIT_WORK = 500_000_000  # spots x genes x epochs of one fit: a minute or so
 _MOST_PANELS = 12
-_SCALES = {"RdBu": "RdBu_r", "PuOr": "PuOr_r", "viridis": "viridis"}
+_MOST_LISTED = 200  # rows of the smaller tables
 
 
 def write(
@@ -44,9 +45,10 @@ def write(
     model: Any = None,
     title: str | None = None,
     tables: Mapping[str, pd.DataFrame] | None = None,
+    section_key: str | None = None,
     stability: bool | None = None,
     n_genes: int = 10,
-    n_rows: int = 200,
+    n_rows: int | None = None,
     max_spots: int = 50_000,
     seed: int = 0,
 ) -> None:
@@ -70,7 +72,10 @@ def write(
         Heading; by default the sections.
     tables
         Further tables to show by heading, ``{"Recovery": stc.evaluate.marker_recovery(...)}``, say; of each the first
-        ``n_rows`` rows.
+        ``n_rows`` rows (200).
+    section_key
+        Column of ``adata.obs`` with the section of each spot. By default the one that the markers were tested with, the
+        model's ``batch_key``, or ``section``, ``library_id`` or ``sample``.
     stability
         Fit two more models with other seeds and show how far they agree: as long again as two fits. By default where
         ``model`` is a `SpotVAE` and a fit is quick (spots x genes x epochs up to 5e8, about a minute). Without
@@ -78,7 +83,8 @@ def write(
     n_genes
         Top markers and most salient genes of each concept that can be drawn.
     n_rows
-        Genes of each concept in the marker table.
+        Genes of each concept in the marker table, to search and to download. By default all, or as many as make
+        100,000 rows; the page then says how many.
     max_spots
         Spots that are drawn; of more, a random part.
     seed
@@ -87,14 +93,14 @@ def write(
     Raises
     ------
     KeyError
-        No concepts in ``adata``.
+        No concepts in ``adata``; ``section_key`` is not a column.
     OSError
         The folder cannot be made or written.
     ImportError
         ``pip install 'st_concepts[report]'`` is needed.
     ValueError
         ``path`` does not end in ``.html`` or is no regular file; a count is below 1; the model is not that of the
-        concepts.
+        concepts; coordinates are missing or infinite; sections lie on each other and nothing tells them apart.
 
     Examples
     --------
@@ -112,17 +118,21 @@ def write(
     path = Path(path).expanduser()
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{path} must end in .html.")
-    if min(n_genes, n_rows, max_spots) < 1:
+    if min(n_genes, 1 if n_rows is None else n_rows, max_spots) < 1:
         raise ValueError("n_genes, n_rows and max_spots must be at least 1.")
     made = read_concepts(adata)
     if model is not None:
         made.check_model(as_encoder(model).fingerprint)
+    sections = sections_of(adata, section_key, warn=False)
+    images, remarks = _images(adata, sections)
+    for remark in [*sections.remarks, *remarks]:
+        get_logger("report").warning("%s", remark)
     make_folder(replaceable(path).parent)  # before the work
     embedded = libraries()
     genes = _overlays.top_genes(adata, made, n_genes)
     agreed = None
     if adata.n_obs <= _CHECKED_SPOTS:
-        agreed = _attempt("agreement", _checks.agreement, adata, made, seed)
+        agreed = _attempt("agreement", _checks.agreement, adata, made, seed, section_key)
     checks = [] if agreed is None else [agreed.check]
     if model is not None and KEYS.SALIENCY in adata.varm and adata.n_obs <= _CHECKED_SPOTS:
         checks += filter(None, [_attempt("faithfulness", _checks.faithful, adata, model, seed)])
@@ -135,7 +145,17 @@ def write(
     if adata.n_obs > max_spots:
         rows = np.sort(np.random.default_rng(seed).choice(adata.n_obs, max_spots, replace=False))
     page = _page(
-        adata, made, genes, rows, embedded, title=title, n_rows=n_rows, checks=checks, agreed=agreed, model=model
+        adata,
+        made,
+        genes,
+        rows,
+        embedded,
+        sections=(sections, images),
+        title=title,
+        n_rows=n_rows,
+        checks=checks,
+        agreed=agreed,
+        model=model,
     )
     with whole_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -148,28 +168,30 @@ def _page(
     rows: np.ndarray,
     embedded: dict[str, str],
     *,
+    sections: tuple[Sections, list[TissueImage | None]],
     title: str | None,
-    n_rows: int,
+    n_rows: int | None,
     checks: list[_checks.Check],
     agreed: _checks.Agreement | None,
     model: Any,
 ) -> str:
     import jinja2
 
-    table = _tables.markers(adata, made, n_rows, agreed)
-    doubtful = _tables.doubtful(adata, made, n_rows)
+    table = _markers.markers(adata, made, n_rows, agreed)
+    doubtful = _tables.doubtful(adata, made, n_rows or _MOST_LISTED)
     layer = str(made.params.get("layer") or "") or None
-    sections = _overlays.sections(adata, rows)
+    placed = _overlays.sections(adata, rows, *sections)
     data = {
         "spots": adata.obs_names[rows].astype(str).tolist(),
-        "sections": sections,
+        "sections": placed,
         "overlays": _overlays.collect(adata, made, genes, rows),
         "concepts": made.names,
         "genes": genes,
         "histograms": _tables.histograms(adata, made),
-        "markers": table,
+        "markers": None if table is None else table.packed(),
         "doubtful": doubtful,
-        "scales": {name: _scale(cmap) for name, cmap in _SCALES.items()},
+        "scales": {name: _scale(name) for name in _overlays.SCALES},
+        "best": _overlays.BEST,
         "inside": INSIDE,
         "outside": OUTSIDE,
         "webgl": len(rows) > _SVG_SPOTS,
@@ -178,25 +200,27 @@ def _page(
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         (own / "template.html").read_text(encoding="utf-8")
     )
-    names = [s["name"] for s in sections if s["name"]]
+    names = [s["name"] for s in placed if s["name"]]
     return template.render(
         title=title or (", ".join(names) if names else "Concepts of tissue layers"),
         n_obs=adata.n_obs,
         n_vars=adata.n_vars,
         groupby=str(made.params.get("groupby") or ""),
         concepts=made.names,
+        labelled=made.params.get("kind") in ("groupby", "mask"),
         n_drawn=len(rows),
         written=datetime.now(UTC).strftime("%Y-%m-%d"),
         table=table,
-        top=_top(table, 12),
+        top=[] if table is None else table.top(12),
         doubtful=doubtful,
-        checks=[(c.heading, c.caption, *_tables.plain(c.table, n_rows)) for c in checks],
+        checks=[(c.heading, c.caption, *_tables.plain(c.table, n_rows or _MOST_LISTED)) for c in checks],
         settings=_tables.settings(adata, made, model),
         versions=_tables.versions(),
         fingerprint=_tables.fingerprint(adata, layer),
         citations=_tables.citations(adata),
         webgl=data["webgl"],
-        still=_still(adata, made, rows),
+        still=_still(adata, made, rows, sections[0]),
+        sections=str(sections[0]),
         has_saliency=any(o["kind"] == "saliency" for o in data["overlays"]),
         css=(own / "style.css").read_text(encoding="utf-8"),
         js=(own / "page.js").read_text(encoding="utf-8"),
@@ -218,30 +242,44 @@ def _attempt(name: str, check: Callable[..., T], *args: Any) -> T | None:
         return None
 
 
-def _still(adata: AnnData, made: ConceptSet, rows: np.ndarray) -> str | None:
+def _images(adata: AnnData, sections: Sections) -> tuple[list[TissueImage | None], list[str]]:
+    if KEYS.SPATIAL not in adata.obsm:
+        return [None] * len(sections.names), []
+    return read_images(adata, sections)
+
+
+def _still(adata: AnnData, made: ConceptSet, rows: np.ndarray, sections: Sections) -> str | None:
     """The scores of all concepts as one picture, for print and for readers without scripts."""
     import matplotlib.pyplot as plt
+    from matplotlib.text import Text
     from PIL import Image
 
-    if KEYS.SPATIAL not in adata.obsm:
+    if KEYS.SPATIAL not in adata.obsm or len(sections.names) * len(made.names) > _MOST_PANELS:
         return None
-    n = len(_libraries(adata, None)) * len(made.names)
-    if n > _MOST_PANELS:
-        return None
-    axes = new_axes(n, ncols=3, panel=panel_size(adata))
-    figure: Any = axes[0].figure
-    try:
-        concept_scores(adata[rows], ax=axes, show=False)
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=100)
-    finally:
-        plt.close(figure)  # a notebook would show it
+    key = sections.key if sections.several else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on sections and images were made before
+        axes = _attempt(
+            "the picture of all scores",
+            lambda: concept_scores(adata[rows], library_key=key, show=False, save=False),
+        )
+        if axes is None:
+            return None
+        figure: Any = np.ravel(np.array(axes, dtype=object))[0].figure
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)  # a dollar in a name is a dollar
+        try:
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format="png", dpi=100)
+        finally:
+            plt.close(figure)  # a notebook would show it
     with Image.open(drawn) as picture:
         return _pack.jpeg(np.asarray(picture.convert("RGB")), 1400)
 
 
+@functools.cache
 def libraries() -> dict[str, str]:
-    """The drawing and table libraries, from the packages that bring them."""
+    """The drawing and table libraries, from the packages that bring them; scripts as gzip in base64."""
     try:
         import itables
         import jinja2  # noqa: F401
@@ -250,10 +288,9 @@ def libraries() -> dict[str, str]:
         raise ImportError(f"The report needs {error.name}: pip install 'st_concepts[report]'.") from None
     files = importlib.resources.files(itables) / "html"
     return {
-        "plotly": get_plotlyjs(),
+        "plotly": _pack.squeezed(get_plotlyjs().encode("utf-8")),
         "table_css": (files / "dt_bundle.css").read_text(encoding="utf-8"),
-        # a module can be imported from an address only, so it travels as one
-        "table_js": base64.b64encode((files / "dt_bundle.js").read_bytes()).decode("ascii"),
+        "table_js": _pack.squeezed((files / "dt_bundle.js").read_bytes()),
     }
 
 
@@ -286,16 +323,3 @@ def _scale(cmap: str) -> list[list[Any]]:
 
     at = np.linspace(0, 1, 17)
     return [[float(v), to_hex(c)] for v, c in zip(at, colormaps[cmap](at), strict=True)]
-
-
-def _top(table: dict[str, Any] | None, n: int) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The best genes of each concept, for print and for readers without scripts."""
-    if table is None:
-        return []
-    names = [c["name"] for c in table["columns"]]
-    out: dict[str, list[dict[str, Any]]] = {}
-    for row in table["rows"]:
-        record = dict(zip(names, row, strict=True))
-        if record["rank"] <= n:
-            out.setdefault(record["concept"], []).append(record)
-    return list(out.items())

@@ -6,11 +6,35 @@ const $ = (id) => document.getElementById(id);
 // plotly reads a few tags and entities in text
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
+// long names leave room for what they name; the whole name is shown on hovering
+const LONGEST = 30;
+const cut = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text);
+
 function bytes(b64) {
   const text = atob(b64);
   const out = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) out[i] = text.charCodeAt(i);
   return out.buffer;
+}
+
+// gzip in base64 as text
+async function inflate(b64) {
+  const stream = new Blob([bytes(b64)]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).text();
+}
+
+// scripts travel compressed, and a script can be loaded from an address only
+async function address(id) {
+  return URL.createObjectURL(new Blob([await inflate($(id).textContent)], { type: "text/javascript" }));
+}
+
+async function plotlyLoaded() {
+  const script = document.createElement("script");
+  script.src = await address("plotly-library");
+  const done = new Promise((resolve, reject) => Object.assign(script, { onload: resolve, onerror: reject }));
+  document.head.append(script);
+  await done;
+  URL.revokeObjectURL(script.src);
 }
 
 function unpack(packed) {
@@ -41,7 +65,7 @@ function fill(select, options, chosen) {
 
 // the tissue
 
-const KINDS = [["layers", "annotated layers"], ["score", "concept score"], ["expression", "expression of a gene"],
+const KINDS = [["layers", "layers"], ["score", "concept score"], ["expression", "expression of a gene"],
   ["saliency", "saliency of a gene"], ["doubt", "doubt about the label"]];
 const state = { section: 0, kind: "", concept: data.concepts[0], gene: "" };
 
@@ -114,7 +138,7 @@ function traces(section, o, size) {
     const groups = [...o.categories.map((c, k) => [k, c, o.colors[k]]), [-1, "no label", "#bdbdbd"]];
     return groups.map(([k, text, color]) => {
       const at = section.spots.map((s, i) => (codes[s] === k ? i : -1)).filter((i) => i >= 0);
-      return { type, mode: "markers", name: plain(text), x: at.map((i) => x[i]), y: at.map((i) => y[i]),
+      return { type, mode: "markers", name: plain(cut(text)), x: at.map((i) => x[i]), y: at.map((i) => y[i]),
         text: at.map((i) => `${name(i)}<br>${plain(o.gene)}: ${plain(text)}`), hovertemplate: "%{text}<extra></extra>",
         marker: { ...marker, color } };
     }).filter((t) => t.x.length);
@@ -137,9 +161,11 @@ function draw(keepZoom) {
   if (!data.sections.length) return;
   controls();
   const section = data.sections[state.section];
-  PLOT.height = heightFor(section);
   const o = matching(state.kind, state.concept, state.gene);
   if (!o) return;
+  const longest = o.categories ? Math.max(...o.categories.map((c) => cut(c).length)) : 0;
+  PLOT.right = Math.round(Math.max(130, 64 + 6.4 * longest));
+  PLOT.height = heightFor(section);
   const [xr, yr] = keepZoom && zoom ? zoom : ranges(section);
   if (!keepZoom) zoom = null;
   const size = diameter(section, xr);
@@ -167,10 +193,10 @@ function advice(o) {
 
 function words(o) {
   if (o.kind === "score") return "Red: more like the layer than the average spot; blue: less. In standard deviations.";
-  if (o.kind === "saliency") return "Orange: the gene speaks for the layer at this spot; purple: against it.";
+  if (o.kind === "saliency") return "Brown: the gene speaks for the layer at this spot; green: against it.";
   if (o.kind === "expression") return "Counts, normalised to a common total per spot, as log(1 + x).";
   if (o.kind === "doubt") return "1 minus the probability that the model gives to the label of the spot; spots without a label are left out.";
-  return "As annotated.";
+  return o.gene === data.best ? "Each spot in the colour of the layer that it scores highest for." : "As annotated.";
 }
 
 function startTissue() {
@@ -201,8 +227,8 @@ function histograms() {
   const n = data.histograms.length;
   if (!n) return;
   const columns = Math.min(3, n), rows = Math.ceil(n / columns);
-  const layout = { width: 700, height: 50 + 190 * rows, barmode: "overlay", bargap: 0, grid: { rows, columns, pattern: "independent",
-    xgap: 0.18, ygap: 0.42 }, margin: { l: 50, r: 10, t: 46, b: 40 }, annotations: [], legend: { orientation: "h", x: 0, y: 1 + 44 / (190 * rows), yanchor: "bottom" },
+  const layout = { width: 700, height: 70 + 200 * rows, barmode: "overlay", bargap: 0, grid: { rows, columns, pattern: "independent",
+    xgap: 0.18, ygap: 0.5 }, margin: { l: 50, r: 10, t: 66, b: 40 }, annotations: [], legend: { orientation: "h", x: 0, y: 1 + 46 / (200 * rows), yanchor: "bottom" },
     font: { size: 11 }, paper_bgcolor: "#fff" };
   const all = [];
   data.histograms.forEach((h, k) => {
@@ -213,7 +239,8 @@ function histograms() {
     }
     layout[`yaxis${id}`] = { tickformat: ".0%", nticks: 4, rangemode: "tozero" };
     layout[`xaxis${id}`] = { nticks: 6 };
-    layout.annotations.push({ text: `<b>${plain(h.name)}</b> (${h.n[0]} spots)${h.auroc === null ? "" : `, AUROC ${h.auroc.toFixed(3)}`}`,
+    const facts = `${h.n[0]} spots${h.auroc === null ? "" : `, AUROC ${h.auroc.toFixed(3)}`}`;
+    layout.annotations.push({ text: `<b>${plain(cut(h.name))}</b><br>${facts}`, hovertext: plain(h.name), align: "left",
       xref: `x${id} domain`, yref: `y${id} domain`, x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", showarrow: false, font: { size: 12 } });
   });
   Plotly.newPlot("histograms", all, layout, { displayModeBar: false, showTips: false });
@@ -221,51 +248,99 @@ function histograms() {
 
 // tables
 
+// as in spreadsheet_safe of the package: text that a spreadsheet would read as a formula gets an apostrophe
+const FORMULA = /^'*(?:[\s\x00-\x1f\u00ad\u200b-\u200f\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])/;
+
+function csvCell(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value === "number") return String(value);
+  const text = FORMULA.test(value) ? `'${value}` : value;
+  return /[",\r\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
+}
+
+// names go into the file as they are: DataTables' own export drops tags and line breaks
+function download(table, titles, filename) {
+  const rows = table.rows({ search: "applied", order: "applied" }).data().toArray();
+  const text = [titles, ...rows].map((row) => row.map(csvCell).join(",") + "\r\n").join("");
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
+  link.download = `${filename}.csv`;
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+function csvButton(titles, filename) {
+  return { text: "Download CSV", className: "csv", titleAttr: "All rows that match, on all pages",
+    action: (event, table) => download(table, titles, filename) };
+}
+
 async function tables() {
   if (!data.markers && !(data.doubtful && data.doubtful.rows.length)) return;
-  const address = URL.createObjectURL(new Blob([bytes($("table-library").textContent)], { type: "text/javascript" }));
-  const { default: DataTable } = await import(address);
-  URL.revokeObjectURL(address);
+  const module = await address("table-library");
+  const { default: DataTable } = await import(module);
+  URL.revokeObjectURL(module);
   const text = DataTable.render.text();
   const shown = (write) => (value, kind) => (kind === "display" ? write(value) : kind === "sort" || kind === "type" ? (value === null ? -Infinity : value) : value);
   const renders = { text, whole: shown((v) => (v === null ? "–" : String(v))), number: shown((v) => short(v)),
     share: shown((v) => (v === null ? "–" : `${Math.round(100 * v)}%`)), doubt: shown((v) => (v === null ? "–" : v.toFixed(3))) };
-  const language = { search: "Search:" };
-  if (data.markers) markers(DataTable, renders, language);
+  if (data.markers) await markers(DataTable, renders);
   if (data.doubtful && data.doubtful.rows.length) {
-    const columns = ["Spot", "Label", "Best other layer by score", "Doubt"].map((title, k) => ({ title, render: k === 3 ? renders.doubt : text }));
-    new DataTable("#doubtful", { data: data.doubtful.rows, columns, order: [[3, "desc"]], pageLength: 10, language,
-      layout: { topStart: { buttons: [{ extend: "csvHtml5", text: "Download CSV", filename: "doubtful_labels", exportOptions: { orthogonal: "export" } }] } } });
+    const titles = ["Spot", "Label", "Best other layer by score", "Doubt"];
+    const columns = titles.map((title, k) => ({ title, render: k === 3 ? renders.doubt : text }));
+    new DataTable("#doubtful", { data: data.doubtful.rows, columns, order: [[3, "desc"]], pageLength: 10, language: { search: "Search:" },
+      layout: { topStart: { buttons: [csvButton(titles, "doubtful_labels")] } } });
   }
   document.body.dataset.tables = "ready";
 }
 
-function markers(DataTable, renders, language) {
+// columns of values, text as numbers of a list, to rows
+function rowsOf(packed) {
+  const columns = packed.map((v) => (Array.isArray(v) ? v : v.codes.map((c) => v.words[c])));
+  return columns[0].map((_, i) => columns.map((values) => values[i]));
+}
+
+async function markers(DataTable, renders) {
   const m = data.markers;
   const at = (name) => m.columns.findIndex((c) => c.name === name);
-  const columns = m.columns.map((c, k) => ({ title: c.title, render: renders[m.kinds[k]],
-    className: c.name === "names" ? "gene" : m.kinds[k] === "text" ? "" : "dt-right" }));
-  const table = new DataTable("#markers", { data: m.rows, columns, order: [], pageLength: 15, lengthMenu: [15, 50, 200, -1], language, autoWidth: false,
-    layout: { topStart: { buttons: [{ extend: "csvHtml5", text: "Download CSV", filename: "markers", exportOptions: { orthogonal: "export" } }] } } });
+  const rows = rowsOf(JSON.parse(await inflate(m.values)));
+  const drawable = new Set(data.sections.length ? data.overlays.filter((o) => o.kind === "expression").map((o) => o.gene) : []);
+  const columns = m.columns.map((c) => ({ title: c.title, render: renders[c.kind], searchable: c.name === "names",
+    className: c.kind === "text" ? "" : "dt-right",
+    ...(c.name === "names" ? { createdCell: (cell, value) => cell.classList.toggle("gene", drawable.has(value)) } : {}) }));
+  const language = { search: "Search genes:", thousands: ",",
+    zeroRecords: m.held < m.n_vars ? `No such gene among the ${m.held} of each layer that are held here.` : "No such gene." };
+  const table = new DataTable("#markers", { data: rows, columns, order: [], pageLength: 15, lengthMenu: [15, 50, 200], language, autoWidth: false,
+    layout: { topStart: { buttons: [csvButton(m.columns.map((c) => c.title), "markers")] } } });
   const select = $("table-concept");
-  const ranked = [...new Set(m.rows.map((r) => r[at("concept")]))];
+  const ranked = [...new Set(rows.map((r) => r[at("concept")]))];
   fill(select, [["all", "all"], ...ranked.map((c, i) => [String(i), c])], "all");
-  const show = () => {
+  select.addEventListener("change", () => {
     const wanted = select.value === "all" ? null : ranked[Number(select.value)];
     table.column(at("concept")).search.fixed("layer", wanted === null ? null : (cell, row) => row[at("concept")] === wanted).draw();
-  };
-  select.addEventListener("change", show);
-  if (ranked.length) { select.value = "0"; show(); }
+  });
   $("markers").addEventListener("click", (event) => {
     const cell = event.target.closest("td.gene");
     const row = cell && table.row(cell.closest("tr")).data();
-    if (!row || !data.overlays.some((o) => o.kind === "expression" && o.gene === row[at("names")])) return;
+    if (!row || !drawable.has(row[at("names")])) return;
     Object.assign(state, { kind: "expression", concept: row[at("concept")], gene: row[at("names")] });
     draw(true);
     $("tissue-section").scrollIntoView({ behavior: "smooth" });
   });
 }
 
-startTissue();
-histograms();
-tables();
+// both wait for their library; a reader of numbers does not wait for the drawing
+async function start() {
+  if (typeof DecompressionStream === "undefined") {
+    $("old").hidden = false;
+    return;
+  }
+  const table = tables();
+  await plotlyLoaded();
+  startTissue();
+  histograms();
+  document.body.dataset.drawn = "ready";
+  await table;
+}
+start();

@@ -30,6 +30,7 @@ from st_concepts.concepts import (
 from st_concepts.concepts._membership import asked_for, check_names
 from st_concepts.io._frames import column, drop_column
 from st_concepts.models import Encoder
+from st_concepts.models._info import model_info
 from st_concepts.tl._common import as_encoder, check_copy, check_filled, counts_layer, embed_all, informative, stream
 
 EstimatorName = Literal["discriminant", "mean_difference", "logistic"]
@@ -103,7 +104,7 @@ def concepts(
     `None`, or the copy. Writes
 
     ``uns["concepts"]``
-        dict: names, vectors, centre and scale of the scores, fingerprint of the model, parameters.
+        dict: names, vectors, centre and scale of the scores, what the model is (with its fingerprint), parameters.
     ``obsm["concept_score"]``
         float32 DataFrame, spots x concepts.
     ``obsm["concept_members"]``
@@ -208,6 +209,7 @@ def concepts(
         | asked(reference, missing)
         | ({"label_error": soft.label_error} if soft is not None and np.isfinite(soft.label_error) else {}),
         n_labelled=named.inside.sum(0) if named is not None else np.zeros(len(names), dtype=np.int64),
+        model_info=model_info(encoder),
     )
     if named is None:
         named = from_scores(names, made.score(latent))

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
 
+import st_concepts as stc
 from st_concepts.concepts import ConceptSet, read_concepts, score_frame
 
 
@@ -68,3 +72,22 @@ def test_read_from_everywhere(made: ConceptSet) -> None:
         assert read_concepts(source).names == made.names
     with pytest.raises(ValueError, match=r"not a set of concepts: it lacks .*vectors"):
         read_concepts({"names": ["a"]})
+
+
+def test_what_the_model_is_is_kept(tmp_path: Path, simulated: AnnData) -> None:
+    model = stc.SpotVAE(simulated, n_latent=5, batch_key="section", seed=3).fit(max_epochs=2, progress=False)
+    stc.tl.concepts(simulated, model, groupby="layer")
+    simulated.write_h5ad(tmp_path / "a.h5ad")
+    stc.io.write(simulated, tmp_path / "a.zarr")
+    for stored in (simulated, anndata.read_h5ad(tmp_path / "a.h5ad"), anndata.read_zarr(tmp_path / "a.zarr")):
+        info = read_concepts(stored).model_info
+        assert info["kind"] == "SpotVAE"
+        assert (info["n_genes"], info["n_latent"], info["seed"], info["epochs"]) == (simulated.n_vars, 5, 3, 2)
+        assert (info["batch_key"], info["init"], info["fingerprint"]) == ("section", "svd", model.fingerprint)
+        assert info["version"] == stc.__version__
+        assert info["held_out_nll"] == pytest.approx(model.history["validation_nll"].min())
+        assert info["held_out_nll"] == pytest.approx(model.history["validation_nll"][info["best_epoch"]])
+        assert "layer" not in info  # counts in X: nothing to name
+        assert {type(v) for v in info.values()} <= {str, int, float}
+    del simulated.uns["concepts"]["model_info"]  # as an earlier version left it
+    assert read_concepts(simulated).model_info == {}

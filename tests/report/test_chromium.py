@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
 import re
 import shutil
@@ -48,8 +49,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     adata = stc.datasets.simulated_bulb(n_obs=300, n_vars=200, n_markers=10, n_smooth=20, seed=0)
     strongest = np.asarray(adata[adata.obs["layer"] == "GCL"].X.mean(0) - adata.X.mean(0)).ravel().argmax()
     adata.var_names = [GENE if i == strongest else name for i, name in enumerate(adata.var_names)]
+    for i, name in ((-1, "=1+1"), (-2, 'a "quoted"\r\nname'), (-3, "-x")):
+        adata.var_names = [name if j == i % adata.n_vars else old for j, old in enumerate(adata.var_names)]
     adata.obs["layer"] = adata.obs["layer"].cat.rename_categories({"GCL": LAYER, "MCL": "L2/3"})
-    adata.obs_names = [SPOT, *adata.obs_names[1:]]
+    adata.obs_names = [*adata.obs_names[:-2], "@spot", SPOT]
     section = adata.obs["section"].iloc[0]
     adata.uns["spatial"] = {
         section: {
@@ -92,6 +95,7 @@ def browser(page: Path, downloads: Path, tmp_path_factory: pytest.TempPathFactor
         driver.get_log("performance")  # what the browser's own first page loads is not ours
         driver.get(page.as_uri())
         wait(lambda: driver.execute_script("return document.body.dataset.tables") == "ready", "the tables")
+        wait(lambda: driver.execute_script("return document.body.dataset.drawn") == "ready", "the drawings")
         yield driver
     finally:
         driver.quit()
@@ -140,6 +144,15 @@ def test_loads_without_error_or_request(browser: Any) -> None:
     assert sum(url.startswith("file:") for url in asked) == 1
 
 
+def download(browser: Any, downloads: Path, name: str) -> list[dict[str, str]]:
+    """Rows of the CSV that the button of a table gives."""
+    for old in downloads.iterdir():
+        old.unlink()
+    browser.execute_script(f"document.querySelector('#{name}_wrapper button.csv').click()")
+    file = wait(lambda: next(iter(downloads.glob("*.csv")), None), "the download")
+    return list(csv.DictReader(io.StringIO(file.read_bytes().decode("utf-8"), newline="")))
+
+
 def test_concept_and_gene_are_switched(browser: Any) -> None:
     assert drawn(browser)["overlay"] == "layers||layer"
     assert drawn(browser)["n"] == 300
@@ -168,6 +181,7 @@ def test_hover_gives_the_value(browser: Any) -> None:
 
     choose(browser, "kind", "concept score")
     browser.execute_script("window.scrollTo(0, 0)")
+    wait(lambda: browser.execute_script("return window.scrollY") == 0, "the top of the page")
     points = browser.find_elements("css selector", "#tissue .scatterlayer .point")
     assert len(points) == 300
     where = browser.find_element("css selector", "#tissue .nsewdrag")
@@ -184,7 +198,9 @@ def test_hover_gives_the_value(browser: Any) -> None:
 def test_tables_sort_search_and_download(browser: Any, downloads: Path) -> None:
     from selenium.webdriver import Keys
 
-    choose(browser, "table-concept", "all")
+    assert browser.find_element("id", "table-concept").get_attribute("value") == "all"
+    assert set(column(browser, "Layer")[:5]) == {"ONL", "GL", "OPL", "L2/3", LAYER}  # the best of every layer first
+    assert column(browser, "Rank")[:6] == ["1"] * 5 + ["2"]
     header = next(h for h in browser.find_elements("css selector", "#markers thead th") if h.text.strip() == "p")
     header.click()
     values = [float(v) for v in column(browser, "p")]
@@ -199,15 +215,42 @@ def test_tables_sort_search_and_download(browser: Any, downloads: Path) -> None:
     box = browser.find_element("css selector", "#markers_wrapper input[type=search]")
     box.send_keys("marker1")
     wait(lambda: all("marker1" in g for g in column(browser, "Gene")), "the search")
-    browser.execute_script("document.querySelector('#markers_wrapper button.buttons-csv').click()")
-    file = wait(lambda: next(iter(downloads.glob("*.csv")), None), "the download")
-    rows = list(csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines()))
+    rows = download(browser, downloads, "markers")
     assert {r["Layer"] for r in rows} == {"ONL"}
     assert all("marker1" in r["Gene"] for r in rows)
     float(rows[0]["FDR"])
     box.send_keys(Keys.CONTROL, "a")
     box.send_keys(Keys.BACKSPACE)
     assert browser.find_elements("css selector", "#doubtful tbody tr")
+
+
+def test_downloads_hold_every_gene_and_true_names(browser: Any, downloads: Path) -> None:
+    choose(browser, "table-concept", "all")
+    rows = download(browser, downloads, "markers")
+    assert len(rows) == 5 * 200
+    assert {r["Layer"] for r in rows} == {"ONL", "GL", "OPL", "L2/3", LAYER}
+    genes = {r["Gene"] for r in rows}
+    assert {GENE, "'=1+1", 'a "quoted"\r\nname', "'-x"} <= genes
+    assert not {g for g in genes if g[0] in "=+-@\t\r"}
+    assert min(float(r["Effect"]) for r in rows) < 0  # numbers are numbers, negative ones too
+    assert not any(r["Effect"].startswith("'") for r in rows)
+    doubtful = download(browser, downloads, "doubtful")
+    assert {SPOT, "'@spot"} <= {r["Spot"] for r in doubtful}
+
+
+def test_search_finds_the_last_gene(browser: Any, downloads: Path) -> None:
+    from selenium.webdriver import Keys
+
+    choose(browser, "table-concept", "ONL")
+    last = download(browser, downloads, "markers")[-1]["Gene"]
+    box = browser.find_element("css selector", "#markers_wrapper input[type=search]")
+    box.send_keys(last)
+    wait(lambda: column(browser, "Gene")[-1:] == [last], "the search")
+    box.send_keys(Keys.CONTROL, "a")
+    box.send_keys("no such gene")
+    wait(lambda: "No such gene" in browser.find_element("css selector", "#markers tbody").text, "the empty search")
+    box.send_keys(Keys.CONTROL, "a")
+    box.send_keys(Keys.BACKSPACE)
 
 
 def test_a_click_on_a_gene_draws_it(browser: Any) -> None:
@@ -228,7 +271,7 @@ def test_names_are_text(browser: Any) -> None:
     choose(browser, "concept", LAYER)
     choose(browser, "gene", GENE)
     assert browser.find_element("css selector", "#tissue .gtitle").text == f"Expression of {GENE}"
-    choose(browser, "kind", "annotated layers")
+    choose(browser, "kind", "layers")
     legend = [t.text for t in browser.find_elements("css selector", "#tissue .legendtext")]
     assert LAYER in legend
     assert browser.find_elements("css selector", "img:not(.still img), b, #tissue script") == []

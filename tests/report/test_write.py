@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import html.parser
+import inspect
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,9 @@ from hypothesis.extra import numpy as hnp
 import st_concepts as stc
 from st_concepts import report
 from st_concepts.concepts import read_concepts
-from st_concepts.report import _checks, _pack, _tables, _write
+from st_concepts.pl._groups import colors_of
+from st_concepts.pl._tissue import symmetric
+from st_concepts.report import _checks, _markers, _pack, _tables, _write
 
 pytest.importorskip("plotly", reason="the extra [report] is not installed")
 pytest.importorskip("itables", reason="the extra [report] is not installed")
@@ -78,6 +83,19 @@ def page_of(adata: AnnData, path: Path, **kwargs: Any) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
+def inflate(text: str) -> str:
+    return gzip.decompress(base64.b64decode(text)).decode()
+
+
+def table_of(page: Page) -> pd.DataFrame:
+    """The marker table, as the page unpacks it."""
+    packed = page.data["markers"]
+    values = [
+        v if isinstance(v, list) else [v["words"][c] for c in v["codes"]] for v in json.loads(inflate(packed["values"]))
+    ]
+    return pd.DataFrame(dict(zip([c["name"] for c in packed["columns"]], values, strict=True)))
+
+
 def unpack(packed: dict[str, Any]) -> np.ndarray:
     """As the page does it."""
     bits = packed["bits"]
@@ -132,14 +150,86 @@ def test_contents(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
     expected = fresh.layers["concept_saliency_GCL"][:, [fresh.var_names.get_loc(gene)]].toarray().ravel()
     np.testing.assert_allclose(unpack(maps["GCL", gene]["values"]), expected, atol=0.005 * np.ptp(expected))
     # tables
-    columns = [c["name"] for c in data["markers"]["columns"]]
-    table = pd.DataFrame(data["markers"]["rows"], columns=columns)
+    table = table_of(page)
     assert table.groupby("concept").size().unique().tolist() == [30]
     assert table.query("concept == 'GCL'")["names"].tolist() == stc.get.markers(adata, "GCL", n=30)["names"].tolist()
-    assert {"scores", "logfoldchanges", "pvals", "pvals_adj", "saliency"} <= set(columns)
+    assert {"scores", "logfoldchanges", "pvals", "pvals_adj", "saliency"} <= set(table)
     for text in ("Brocki", "arXiv:1910.13140", "Moran", stc.__version__, adata.uns["concepts"]["model"]):
         assert text in page.text
     assert _tables.fingerprint(adata, None) in page.text
+
+
+def test_every_gene_can_be_searched(
+    result: tuple[AnnData, stc.SpotVAE], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adata, _ = result
+    page = page_of(adata, tmp_path / "a.html")
+    table = table_of(page)
+    assert page.data["markers"]["held"] == adata.n_vars
+    assert f"holds all {adata.n_vars} genes" in page.text
+    truth = stc.get.markers(adata)
+    merged = table.merge(truth, on=["concept", "names"], suffixes=("", "_true"))
+    assert len(merged) == len(table) == len(truth) == 5 * adata.n_vars
+    for name in ("scores", "logfoldchanges", "pvals", "pvals_adj", "saliency", "pct_in"):
+        np.testing.assert_allclose(merged[name].to_numpy(float), merged[f"{name}_true"], rtol=1e-5)
+    # it opens on the best gene of every layer
+    assert table["concept"].tolist()[:5] == ["ONL", "GL", "OPL", "MCL", "GCL"]
+    assert table["rank"].tolist()[:6] == [1] * 5 + [2]
+    # too many for a page: the best are held, and the page says so
+    monkeypatch.setattr(_markers, "MOST_ROWS", 64)
+    page = page_of(adata, tmp_path / "a.html")
+    assert table_of(page).groupby("concept").size().tolist() == [12] * 5
+    assert f"best 12 of {adata.n_vars} genes of each layer" in page.text
+    assert len(table_of(page_of(adata, tmp_path / "a.html", n_rows=20))) == 100
+
+
+def test_colours_are_those_of_the_pictures(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    adata, model = result
+    data = page_of(adata, tmp_path / "a.html", model=model).data
+    maps = {
+        kind: inspect.signature(draw).parameters["cmap"].default
+        for kind, draw in (("score", stc.pl.concept_scores), ("saliency", stc.pl.saliency_map))
+    }
+    for overlay in data["overlays"]:
+        if overlay["kind"] not in maps:
+            continue
+        assert overlay["scale"] == maps[overlay["kind"]]
+        low, high = overlay["limits"]
+        assert low == -high < 0
+        drawn = symmetric(pd.Series(unpack(overlay["values"])))
+        assert high == pytest.approx(drawn.vmax, rel=0.02)
+        steps = dict(data["scales"][overlay["scale"]])
+        for at in (0.0, 0.5, 1.0):
+            assert steps[at] == to_hex(colormaps[overlay["scale"]](at))
+    annotated, best = (o for o in data["overlays"] if o["kind"] == "layers" and o["gene"] in ("layer", data["best"]))
+    assert dict(zip(annotated["categories"], annotated["colors"], strict=True)) == colors_of(adata, "layer")
+    assert dict(zip(best["categories"], best["colors"], strict=True)) == colors_of(adata, "layer")
+    assert data["overlays"][0] == annotated  # what the page opens on
+
+
+def test_one_auroc_a_layer(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
+    page = page_of(result[0], tmp_path / "a.html")
+    assert "auroc:" not in page.text.lower()
+    assert "score auroc" not in page.text.lower()
+    assert [h["name"] for h in page.data["histograms"]] == ["ONL", "GL", "OPL", "MCL", "GCL"]
+
+
+def test_the_model_is_described_without_it(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
+    adata, model = result
+    stc.io.write(adata, tmp_path / "a.h5ad")
+    stored = anndata.read_h5ad(tmp_path / "a.h5ad")
+    without = _tables.settings(stored, read_concepts(stored), None)
+    assert without == _tables.settings(adata, read_concepts(adata), model)
+    described = dict(dict(without)["Model"])
+    assert described["Kind"] == "SpotVAE"
+    assert described["Latent dimensions"] == "5"
+    assert described["Held-out negative log likelihood per spot"] == f"{model.history['validation_nll'].min():.6g}"
+    del stored.uns["concepts"]["model_info"]  # a result of an earlier version
+    assert dict(_tables.settings(stored, read_concepts(stored), None))["Model"] == [("Fingerprint", model.fingerprint)]
+    assert dict(dict(_tables.settings(stored, read_concepts(stored), model))["Model"]) == described
 
 
 def test_nothing_is_loaded_from_elsewhere(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
@@ -219,6 +309,59 @@ def test_many_spots_and_sections(tmp_path: Path) -> None:
     assert "150 of 400" in page.text
     assert report.write(adata, tmp_path / "b.html", max_spots=150) is None
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_an_image_lies_under_its_own_spots_only(tmp_path: Path, caplog: Any) -> None:
+    adata = stc.datasets.simulated_bulb(n_obs=300, n_vars=120, n_markers=5, n_sections=2, seed=0)
+    adata.obs["slide"] = adata.obs.pop("section").cat.rename_categories(["A", "B"])
+    factor = 190 / float(adata.obsm["spatial"].max())
+    small = {"lowres": np.full((200, 200, 3), 200, dtype=np.uint8)}
+    adata.uns["spatial"] = {"A": {"images": small, "scalefactors": {"tissue_lowres_scalef": factor}}, "junk": 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        analysed(adata)
+    page = page_of(adata, tmp_path / "a.html", section_key="slide")
+    first, second = page.data["sections"]
+    assert (first["name"], second["name"]) == ("A", "B")
+    assert first["image"].startswith("data:image/jpeg")
+    assert second["image"] is None
+    assert len(first["spots"]) == (adata.obs["slide"] == "A").sum()
+    assert "Do the sections agree?" in page.text
+    assert "2 sections by obs['slide']" in page.text
+    assert "'junk'" in caplog.text
+    with pytest.raises(KeyError, match="section_key='slid' is not a column"):
+        page_of(adata, tmp_path / "b.html", section_key="slid")
+    # sections on top of each other that nothing tells apart
+    stacked = adata.copy()
+    del stacked.uns["spatial"]
+    for name in ("A", "B"):
+        rows = np.flatnonzero(stacked.obs["slide"] == name)[:140]
+        stacked.obsm["spatial"][rows] = np.column_stack([np.arange(140.0), np.arange(140.0) % 7])
+    with pytest.raises(ValueError, match="section_key="):
+        page_of(stacked, tmp_path / "b.html")
+    assert not (tmp_path / "b.html").exists()
+
+
+def test_odd_names_of_layers(simulated: AnnData, tmp_path: Path) -> None:
+    names = ["L2/3", "<b>x</b>", "=1+1", 'a"b $\\foo$', "outer\nlayer"]
+    simulated.obs["layer"] = simulated.obs["layer"].cat.rename_categories(names)
+    model = analysed(simulated)
+    page = page_of(simulated, tmp_path / "a.html", model=model)
+    assert set(table_of(page)["concept"]) == set(page.data["concepts"]) == set(names)
+    assert next(t for t, a in page.tags if t == "img" and a["alt"])  # the picture is drawn, dollars and all
+    assert not [t for t, _ in page.tags if t == "b"]
+
+
+def test_opens_on_layers_without_labels(simulated: AnnData, tmp_path: Path) -> None:
+    """Where no column of obs made the concepts, on the layer of the highest score."""
+    model = stc.SpotVAE(simulated, n_latent=5, seed=0).fit(max_epochs=0, progress=False)
+    simulated.obs = simulated.obs[["section"]]
+    stc.tl.concepts(simulated, model, genes={"a": simulated.var_names[:3], "b": simulated.var_names[3:6]})
+    first = page_of(simulated, tmp_path / "a.html").data["overlays"][0]
+    assert first["kind"] == "layers"
+    assert first["categories"] == ["a", "b"]
+    codes = np.frombuffer(base64.b64decode(first["codes"]), dtype="<i2")
+    np.testing.assert_array_equal(codes, stc.get.concept_scores(simulated).to_numpy().argmax(1))
 
 
 def test_doubtful_labels(result: tuple[AnnData, stc.SpotVAE], tmp_path: Path) -> None:
@@ -306,6 +449,9 @@ def test_concepts_of_seed_genes(simulated: AnnData, tmp_path: Path) -> None:
     stc.tl.rank_genes_concepts(simulated, n_null=0, null="none")
     page = page_of(simulated, tmp_path / "a.html", model=model)
     assert page.data["concepts"] == list(seeds)
+    # the spots inside are those that score highest, so an AUROC would always be 1
+    assert [h["auroc"] for h in page.data["histograms"]] == [None, None]
+    assert "no AUROC to give" in page.text
     assert page.data["doubtful"] is None
     assert {o["concept"] for o in page.data["overlays"] if o["kind"] == "saliency"} == set(seeds)
 
@@ -376,10 +522,8 @@ def test_halves_of_one_section(result: tuple[AnnData, stc.SpotVAE], tmp_path: Pa
     planted = adata.var["marker_of"].astype(str).eq("GCL").to_numpy()
     assert found.weakest["GCL"][planted].median() > 0.1 > found.weakest["GCL"][~planted].median()
     page = page_of(adata, tmp_path / "a.html")
-    columns = [c["name"] for c in page.data["markers"]["columns"]]
-    row = next(r for r in page.data["markers"]["rows"] if r[columns.index("concept")] == "GCL")
-    best = row[columns.index("names")]
-    assert row[columns.index("Weaker half")] == pytest.approx(found.weakest.loc[best, "GCL"], rel=1e-5)
+    row = table_of(page).query("concept == 'GCL'").iloc[0]
+    assert row["Weaker half"] == pytest.approx(found.weakest.loc[row["names"], "GCL"], rel=1e-5)
     assert "Halves of one section are no replicates" in page.text
 
 
