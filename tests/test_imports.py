@@ -14,7 +14,7 @@ import st_concepts as stc
 PACKAGE = Path(stc.__file__).parent
 # who may import whom: a module sees those of lower level, and its own
 LEVELS = [
-    {"_keys", "_processes", "_progress", "_files"},
+    {"_keys", "_names", "_processes", "_progress", "_slots", "_files"},
     {"_counts"},
     {"io", "stats"},
     {"datasets", "models"},

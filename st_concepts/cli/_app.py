@@ -82,6 +82,7 @@ def run(
         str, typer.Option(help="Of --annotation: its pixels per unit of the spots, or 'hires' or 'lowres'.")
     ] = "1",
     layer: Annotated[str | None, typer.Option(help="Layer that holds the raw counts; by default X.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Take the counts, and all its genes, from .raw.")] = False,
     batch_key: Annotated[str | None, typer.Option(help="Column of obs with the section of each spot.")] = None,
     method: Annotated[str, typer.Option(help="Attribution method of the saliency.")] = "integrated_gradients",
     estimator: Annotated[
@@ -132,7 +133,9 @@ def run(
         checkpoint=checkpoint,
     )
     files = Files(source, out, markers, model, pictures, annotation, report)
-    run_file(files, settings, form=Form(kind, table, bin_size, image, scale), min_spots=min_spots, stability=stability)
+    run_file(
+        files, settings, form=Form(kind, table, bin_size, image, scale, raw), min_spots=min_spots, stability=stability
+    )
 
 
 @app.command()

@@ -51,6 +51,7 @@ class Form:
     bin_size: int | None = None
     image: Path | None = None
     scale: str = "1"  # of the drawing
+    raw: bool = False  # counts from adata.raw
 
 
 def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, stability: bool | None = None) -> None:
@@ -68,6 +69,8 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
         check_report("--report", files.report)
     if files.pictures is not None:
         check_target("--pictures", files.pictures, folder=True)
+    if form.raw and settings.layer is not None:
+        raise UsageError(f"--raw and --layer {settings.layer} name two matrices of counts; leave one out.")
     get_method(settings.method)
     get_estimator(settings.estimator)
 
@@ -111,10 +114,20 @@ def _read(files: Files, form: Form, groupby: str) -> AnnData:
     if more and (form.kind or io.detect_kind(files.source)) != "st":
         raise UsageError(f"--image {form.image} is for ST tables; {files.source} brings its own image or has none.")
     adata = io.read(files.source, kind=form.kind, table=form.table, bin_size=form.bin_size, **more)
+    if form.raw:
+        adata = _from_raw(adata, files.source)
     if files.annotation is not None:
         io.read_annotation(adata, files.annotation, key=groupby, scale=_scale(form.scale))
         say(f"labels: {int(adata.obs[groupby].notna().sum())} of {adata.n_obs} spots, from {files.annotation}")
     return adata
+
+
+def _from_raw(adata: AnnData, source: Path) -> AnnData:
+    """What ``.raw`` holds, with the annotation and positions of the spots."""
+    if adata.raw is None:
+        raise UsageError(f"--raw: {source} has no .raw; leave --raw out.")
+    say(f"counts: from .raw, {adata.raw.n_vars} genes")
+    return (adata.to_memory() if adata.isbacked else adata).raw.to_adata()
 
 
 def _scale(text: str) -> float | str:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from st_concepts._names import as_names
+
 FEW = 3  # labelled spots below which a warning is given
 
 
@@ -59,7 +61,7 @@ class Membership:
 
 
 def from_labels(
-    labels: pd.Series, *, groups: Sequence[str] | None = None, reference: str | Sequence[str] = "rest"
+    labels: pd.Series, *, groups: Sequence[str] | str | None = None, reference: str | Sequence[str] = "rest"
 ) -> Membership:
     """Membership from a categorical annotation; missing values are unlabelled.
 
@@ -92,8 +94,8 @@ def from_labels(
         rest = reference == "rest" and "rest" not in known
         wanted_reference = [] if rest else [reference]
     else:
-        rest, wanted_reference = False, [str(r) for r in reference]
-    names = [n for n in known if n not in wanted_reference] if groups is None else [str(g) for g in groups]
+        rest, wanted_reference = False, as_names(reference)
+    names = [n for n in known if n not in wanted_reference] if groups is None else as_names(groups)
     for name in [*names, *wanted_reference]:
         if name not in known:
             raise ValueError(f"No spot is labelled {name!r} in {labels.name!r}; the labels are: {', '.join(known)}.")

@@ -13,6 +13,7 @@ import torch
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
+from st_concepts._names import as_names
 from st_concepts.io._frames import column
 from st_concepts.io._rows import as_csr
 from st_concepts.models import _checkpoint
@@ -25,6 +26,7 @@ from st_concepts.models._image_warm import warm_start
 from st_concepts.models._raster import Raster, make_raster
 from st_concepts.models._spot_encoder import as_device
 from st_concepts.models._validate import check_counts, count_matrix
+from st_concepts.models._where import model_layer
 
 _MIN_STEPS = 120  # with few genes an epoch is short, so epochs are added until the fit has made this many steps
 _MIN_GENES = 20
@@ -303,9 +305,7 @@ class GeneVAE(ImageModel):
         return (images, seen) if rows is None else (images[rows], seen[rows])
 
     def _layer_in(self, adata: AnnData, layer: str | None) -> str | None:
-        if layer is not None:
-            return layer
-        return self.layer if self.layer in adata.layers else None
+        return model_layer(adata, self.layer, layer)
 
     def _order(self, adata: AnnData) -> np.ndarray:
         """Position of each spot of ``adata`` among those of the model."""
@@ -343,13 +343,30 @@ class GeneVAE(ImageModel):
         _checkpoint.write(path, self._kind, self.module.state_dict(), header)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Self:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        adata: AnnData | None = None,
+        *,
+        device: str | torch.device = "auto",
+    ) -> Self:
         """Read a model that `save` wrote. Nothing in the file is executed.
+
+        Parameters
+        ----------
+        path
+            The file.
+        adata
+            The section of the model, for the methods that take none; its spots are checked.
+        device
+            ``"auto"`` takes a CUDA device where there is one.
 
         Raises
         ------
         FileNotFoundError, ValueError
             No such file; not a model file, truncated, changed, or from a newer version.
+        ValueError
+            ``adata`` is another section, or holds no raw counts.
         """
         model, header = cls._read(path, as_device(device))
         model._adata = None
@@ -362,6 +379,10 @@ class GeneVAE(ImageModel):
             kind=r["kind"],
             coarsened=r["coarsened"],
         )
+        if adata is not None:
+            model._order(adata)
+            check_counts(adata, model._layer_in(adata, None))
+            model._adata = adata
         return model
 
 
@@ -384,7 +405,7 @@ def _positions(adata: AnnData, key: str) -> np.ndarray:
 def _rows(adata: AnnData, genes: Sequence[str] | None) -> np.ndarray | None:
     if genes is None:
         return None
-    names = [genes] if isinstance(genes, str) else list(genes)
+    names = as_names(genes)
     index = adata.var_names.get_indexer(names)
     if (index < 0).any():
         unknown = [n for n, i in zip(names, index, strict=True) if i < 0]

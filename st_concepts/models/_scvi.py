@@ -51,6 +51,8 @@ class ScviEncoder:
     ----------
     var_names, n_latent, fingerprint, device, first_layer
         See `st_concepts.models._encoder.Encoder`.
+    layer
+        Layer that the model was set up with, which is read by default; `None` for X.
     """
 
     def __init__(
@@ -60,9 +62,10 @@ class ScviEncoder:
         *,
         log_variational: bool,
         covariates: list[tuple[str, list[Any]]],
+        layer: str | None = None,
     ) -> None:
         self._first, self._var_names, self._log_variational = first, var_names, log_variational
-        self._covariates = covariates
+        self._covariates, self._layer = covariates, layer
         self._fingerprint = _digest(first, var_names)
 
     @property
@@ -79,6 +82,11 @@ class ScviEncoder:
     def fingerprint(self) -> str:
         """Digest of weights and feature names."""
         return self._fingerprint
+
+    @property
+    def layer(self) -> str | None:
+        """Layer that the model was set up with (``setup_anndata(layer=)``); `None` for X."""
+        return self._layer
 
     @property
     def device(self) -> torch.device:
@@ -135,9 +143,9 @@ def from_scvi(model: SCVI | LinearSCVI | SCANVI) -> ScviEncoder:
     Parameters
     ----------
     model
-        Trained ``SCVI``, ``LinearSCVI`` or ``SCANVI`` model. Its posterior mean, in eval mode and without sampling, is
-        what is explained. Batch and categorical covariates that its encoder sees (``encode_covariates=True``) become
-        covariate codes.
+        Trained ``SCVI``, ``LinearSCVI`` or ``SCANVI`` model, minified ones too. Its posterior mean, in eval mode and
+        without sampling, is what is explained. Counts are read from the layer that it was set up with. Batch and
+        categorical covariates that its encoder sees (``encode_covariates=True``) become covariate codes.
 
     Returns
     -------
@@ -186,7 +194,16 @@ def from_scvi(model: SCVI | LinearSCVI | SCANVI) -> ScviEncoder:
         var_names,
         log_variational=model.module.log_variational,
         covariates=_covariates(model, levels),
+        layer=_layer(model),
     )
+
+
+def _layer(model: Any) -> str | None:
+    """Layer that the counts of the model come from, by its own registry; `None` for X."""
+    from scvi import REGISTRY_KEYS
+
+    held = model.adata_manager.data_registry[REGISTRY_KEYS.X_KEY]
+    return str(held.attr_key) if held.attr_name == "layers" else None
 
 
 def _split(encoder: nn.Module, n_vars: int) -> tuple[FirstLayer, list[int]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._names import as_names
 from st_concepts.concepts import ConceptSet, Membership, from_labels
 from st_concepts.concepts._stream import membership
 
@@ -68,8 +71,8 @@ def colors_of(adata: AnnData, groupby: str) -> dict[str, str]:
     return dict(zip(categories, colors, strict=False))
 
 
-def chosen(names: list[str] | str | None, concepts: ConceptSet) -> list[int]:
+def chosen(names: Sequence[str] | str | None, concepts: ConceptSet) -> list[int]:
     """Positions of the concepts asked for, by true name or safe label; all for `None`."""
     if names is None:
         return list(range(len(concepts.names)))
-    return [concepts.index(name) for name in ([names] if isinstance(names, str) else names)]
+    return [concepts.index(name) for name in as_names(names)]

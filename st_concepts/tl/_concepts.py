@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._keys import KEYS, concept_slot
+from st_concepts._names import as_names, unknown_name
 from st_concepts._processes import all_sum
 from st_concepts.attribution import Batch, group_attributions
 from st_concepts.concepts import (
@@ -37,7 +38,7 @@ def concepts(
     model: Any,
     groupby: str | None = None,
     *,
-    groups: Sequence[str] | None = None,
+    groups: Sequence[str] | str | None = None,
     reference: str | Sequence[str] = "rest",
     mask: Mapping[str, Any] | Sequence[bool] | np.ndarray | pd.Series | str | None = None,
     genes: Mapping[str, Sequence[str]] | Sequence[str] | str | None = None,
@@ -180,7 +181,7 @@ def concepts(
         params={
             "kind": kind,
             "groupby": groupby if kind == "groupby" else "",
-            "reference": reference if isinstance(reference, str) else ", ".join(reference),
+            "reference": ", ".join(as_names(reference)),
             "estimator": estimator,
             "layer": layer or "",
             "target_sum": float(getattr(encoder, "target_sum", np.median(totals[totals > 0]))),
@@ -221,7 +222,7 @@ def _is_boolean(column: pd.Series) -> bool:
 def _membership(
     adata: AnnData,
     groupby: str | None,
-    groups: Sequence[str] | None,
+    groups: Sequence[str] | str | None,
     reference: str | Sequence[str],
     mask: Any,
 ) -> Membership:
@@ -278,13 +279,14 @@ def _learn(
 
 
 def _gene_sets(genes: Any, var_names: pd.Index) -> dict[str, list[str]]:
-    if isinstance(genes, str):
-        genes = [genes]
-    sets = {k: list(v) for k, v in genes.items()} if isinstance(genes, Mapping) else {f"{g}-like": [g] for g in genes}
+    if isinstance(genes, Mapping):
+        sets = {str(k): as_names(v) for k, v in genes.items()}
+    else:
+        sets = {f"{g}-like": [g] for g in as_names(genes)}
     for name, members in sets.items():
         unknown = [g for g in members if g not in var_names]
         if unknown or not members:
-            hint = f" The model's genes are called like {str(var_names[0])!r}." if unknown else ""
+            hint = f" Of the model's genes {unknown_name(unknown[0], var_names)}" if unknown else ""
             raise KeyError(
                 f"Seed genes of {name!r} that the model does not have: {', '.join(unknown) or 'no gene'}.{hint}"
             )

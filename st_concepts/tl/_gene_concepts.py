@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._keys import KEYS, safe_labels
+from st_concepts._names import as_names
 from st_concepts.concepts._gene_concepts import (
     GeneConcept,
     latent_correlation,
@@ -28,7 +29,7 @@ def gene_concepts(
     seeds: Sequence[str] | Mapping[str, Sequence[str]] | str | None = None,
     *,
     groupby: str | None = None,
-    groups: Sequence[str] | None = None,
+    groups: Sequence[str] | str | None = None,
     n_top: int = 50,
     min_spots: int = 10,
     layer: str | None = None,
@@ -157,9 +158,9 @@ def _seed_sets(seeds: Any, var_names: pd.Index) -> dict[str, list[str]]:
     if seeds is None:
         return {}
     if isinstance(seeds, Mapping):
-        sets = {str(k): [v] if isinstance(v, str) else list(v) for k, v in seeds.items()}
+        sets = {str(k): as_names(v) for k, v in seeds.items()}
     else:
-        sets = {f"{g}-like": [g] for g in ([seeds] if isinstance(seeds, str) else seeds)}
+        sets = {f"{g}-like": [g] for g in as_names(seeds)}
     for name, genes in sets.items():
         unknown = [g for g in genes if g not in var_names]
         if unknown or not genes:
@@ -174,7 +175,7 @@ def _of_layers(
     latent: np.ndarray,
     usable: np.ndarray,
     groupby: str,
-    groups: Sequence[str] | None,
+    groups: Sequence[str] | str | None,
     n_top: int,
 ) -> list[GeneConcept]:
     if groupby not in adata.obs:
@@ -182,7 +183,7 @@ def _of_layers(
     labels = column(adata.obs, groupby)
     known = labels.notna().to_numpy()
     have = [str(c) for c in pd.Categorical(labels).remove_unused_categories().categories]
-    wanted = have if groups is None else [str(g) for g in groups]
+    wanted = have if groups is None else as_names(groups)
     if unknown := [g for g in wanted if g not in have]:
         raise KeyError(
             f"No spot of adata.obs[{groupby!r}] is labelled {', '.join(unknown)}; there are {', '.join(have)}."
