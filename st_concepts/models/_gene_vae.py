@@ -344,11 +344,7 @@ class GeneVAE(ImageModel):
 
     @classmethod
     def load(
-        cls,
-        path: str | os.PathLike[str],
-        adata: AnnData | None = None,
-        *,
-        device: str | torch.device = "auto",
+        cls, path: str | os.PathLike[str], adata: AnnData | None = None, *, device: str | torch.device = "auto"
     ) -> Self:
         """Read a model that `save` wrote. Nothing in the file is executed.
 

@@ -103,8 +103,9 @@ def concepts(
     ``obs["concept_disagreement"]``
         float32, where layers were learned from: probability that the label of a spot is wrong, NaN where unlabelled.
     ``varm["concept_gradient"]``
-        float32 DataFrame, genes x concepts: mean gradient of each score over all spots, per unit of log-normalised
-        expression; NaN for genes the model does not have.
+        float32 DataFrame, genes x concepts: mean gradient of each score over all spots, per unit of the model's
+        features: log1p of size-normalised counts for `SpotVAE`, log1p of *raw* counts for scvi-tools models (the counts
+        themselves with ``log_variational=False``), so the two are not compared number by number; NaN for genes the model does not have.
 
     Raises
     ------
@@ -286,7 +287,9 @@ def _gene_sets(genes: Any, var_names: pd.Index) -> dict[str, list[str]]:
     for name, members in sets.items():
         unknown = [g for g in members if g not in var_names]
         if unknown or not members:
-            hint = f" Of the model's genes {unknown_name(unknown[0], var_names)}" if unknown else ""
+            hint = f" The model's genes are called like {str(var_names[0])!r}." if unknown else ""
+            if unknown and (meant := unknown_name(unknown[0], var_names)).endswith("?"):
+                hint += meant[meant.rindex(" Did you mean") :]
             raise KeyError(
                 f"Seed genes of {name!r} that the model does not have: {', '.join(unknown) or 'no gene'}.{hint}"
             )
