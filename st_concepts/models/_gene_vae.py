@@ -13,12 +13,11 @@ import torch
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
-from st_concepts._names import as_names
 from st_concepts.io._frames import column
 from st_concepts.io._rows import as_csr
 from st_concepts.models import _checkpoint
 from st_concepts.models._conv import ConvConfig, ConvEncoder, ConvVAE
-from st_concepts.models._gene_images import gene_images, loader, principal_scores
+from st_concepts.models._gene_images import gene_images, gene_rows, loader, principal_scores
 from st_concepts.models._gene_recipe import RECIPES
 from st_concepts.models._image_base import ImageModel
 from st_concepts.models._image_fit import ImageFitOptions, fit_images
@@ -236,7 +235,7 @@ class GeneVAE(ImageModel):
     ) -> np.ndarray:
         """Images of genes as the model sees them, float32 ``(n_genes, height, width)`` between 0 and 1."""
         adata = self._data(adata)
-        images, _ = self._images(adata, layer, _rows(adata, genes))
+        images, _ = self._images(adata, layer, gene_rows(adata, genes))
         return images.toarray().reshape(-1, *self._raster.shape)
 
     @torch.no_grad()
@@ -269,7 +268,7 @@ class GeneVAE(ImageModel):
             ``adata`` is not the section of the model.
         """
         adata = self._data(adata)
-        images, _ = self._images(adata, layer, _rows(adata, genes))
+        images, _ = self._images(adata, layer, gene_rows(adata, genes))
         load = loader(images, self._raster.shape)
         starts = range(0, images.shape[0], batch_size)
         parts = [self._embed(load(np.arange(i, min(i + batch_size, images.shape[0])))) for i in starts]
@@ -396,14 +395,3 @@ def _positions(adata: AnnData, key: str) -> np.ndarray:
             f"one raster. Make a GeneVAE of each: adata[adata.obs[{KEYS.BATCH!r}] == {section.iloc[0]!r}].copy()."
         )
     return np.asarray(adata.obsm[key])[:, :2]
-
-
-def _rows(adata: AnnData, genes: Sequence[str] | None) -> np.ndarray | None:
-    if genes is None:
-        return None
-    names = as_names(genes)
-    index = adata.var_names.get_indexer(names)
-    if (index < 0).any():
-        unknown = [n for n, i in zip(names, index, strict=True) if i < 0]
-        raise KeyError(f"Not genes of adata: {', '.join(map(repr, unknown[:5]))}.")
-    return index

@@ -105,7 +105,8 @@ def concepts(
     ``varm["concept_gradient"]``
         float32 DataFrame, genes x concepts: mean gradient of each score over all spots, per unit of the model's
         features: log1p of size-normalised counts for `SpotVAE`, log1p of *raw* counts for scvi-tools models (the counts
-        themselves with ``log_variational=False``), so the two are not compared number by number; NaN for genes the model does not have.
+        themselves with ``log_variational=False``), so the two are not compared number by number; NaN for genes the
+        model does not have.
 
     Raises
     ------

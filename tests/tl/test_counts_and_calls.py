@@ -59,7 +59,7 @@ def test_a_layer_that_is_missing_is_said_and_x_is_read(simulated, other) -> None
     np.testing.assert_array_equal(bare.obsm["X_stc"], own)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(ValueError, match="adata.X holds non-integer"):
+        with pytest.raises(ValueError, match=r"adata\.X holds non-integer"):
             stc.tl.embed(AnnData(simulated.X, simulated.obs, simulated.var), model)
 
 
