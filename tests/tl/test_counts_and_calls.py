@@ -193,16 +193,22 @@ def test_every_result_is_dropped_and_nothing_else(trained) -> None:
     stc.tl.cross_fit(
         adata, "layer", n_folds=2, model_options={"n_latent": 4}, fit_options={"max_epochs": 0, "progress": False}
     )
-    images = stc.GeneVAE(adata, n_latent=4).fit(max_epochs=1, progress=False)
-    stc.tl.gene_concepts(adata, images, seeds=gene, n_top=5)
-    stc.tl.spatial_saliency(adata, images, per_gene=True, genes=[gene])
-    stc.tl.gene_concepts(adata, images, seeds=gene, n_top=5, key_added="my_genes")
     assert _slots(adata) != before
     assert len(drop_results(adata)) > 20
     assert _slots(adata) == before
     assert found_slots(adata) == []
     drop_results(other)
     assert _slots(other) == before
+
+
+def test_results_of_genes_are_dropped(simulated) -> None:
+    before = _slots(simulated)
+    simulated.uns |= {"gene_concepts": {}, "spatial_saliency": {"method": "rectgrad"}}
+    simulated.uns["my_genes"] = dict.fromkeys(("names", "labels", "vectors", "genes", "tables", "model", "params"), "x")
+    for slot in ("concept_pattern", "spatial_saliency", "spatial_saliency_GCL"):
+        simulated.obsm[slot] = np.zeros((simulated.n_obs, 1))
+    assert len(drop_results(simulated)) == 6
+    assert _slots(simulated) == before
 
 
 def test_a_loaded_model_takes_data(trained, other, tmp_path) -> None:
