@@ -77,7 +77,9 @@ def concept_slot(base: str, key_added: str = KEYS.CONCEPTS) -> str:
 
     Examples
     --------
-    >>> concept_slot(KEYS.SCORE), concept_slot(KEYS.SCORE, "seeds")
-    ('concept_score', 'seeds_score')
+    >>> concept_slot(KEYS.SCORE), concept_slot(KEYS.SCORE, "seeds"), concept_slot(KEYS.RANK, "seeds")
+    ('concept_score', 'seeds_score', 'rank_genes_seeds')
     """
-    return base if key_added == KEYS.CONCEPTS else base.replace("concept", key_added, 1)
+    if key_added == KEYS.CONCEPTS:
+        return base
+    return base.replace("concepts" if "concepts" in base else "concept", key_added, 1)

@@ -14,8 +14,8 @@ import st_concepts as stc
 PACKAGE = Path(stc.__file__).parent
 # who may import whom: a module sees those of lower level, and its own
 LEVELS = [
-    {"_keys", "_processes", "_progress", "_files", "_spreadsheet"},
-    {"_counts"},
+    {"_keys", "_names", "_processes", "_progress", "_files", "_spreadsheet"},
+    {"_counts", "_slots"},
     {"io", "stats"},
     {"datasets", "models"},
     {"concepts"},

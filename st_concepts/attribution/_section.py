@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
+from st_concepts._names import as_name, as_names
 from st_concepts._processes import all_sum, size
 from st_concepts.attribution._baselines import profile_baseline
 from st_concepts.attribution._group import group_attributions
@@ -78,7 +79,7 @@ class Section:
         """Positions of the concepts asked for; `None` is all."""
         if concepts is None:
             return list(range(len(self.concepts.names)))
-        names = [concepts] if isinstance(concepts, str) else list(concepts)
+        names = as_names(concepts)
         if not names:
             raise ValueError("concepts is empty; name at least one, or pass None for all.")
         return [self.concepts.index(c) for c in names]
@@ -105,7 +106,7 @@ class Section:
         ValueError
             Unknown baseline (the names are listed), or one without spots.
         """
-        made = self.concepts
+        made, baseline = self.concepts, as_name(baseline)
         if baseline == "zero":
             return None
         if baseline == "mean":

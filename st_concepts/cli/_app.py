@@ -102,6 +102,7 @@ def run(
         ),
     ] = None,
     layer: Annotated[str | None, typer.Option(help="Layer that holds the raw counts; by default X.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Take the counts, and all its genes, from .raw.")] = False,
     batch_key: Annotated[
         str | None,
         typer.Option(help="Column of obs with batches that the model corrects for; sections too, if no --section-key."),
@@ -168,7 +169,7 @@ def run(
     run_file(
         files,
         settings,
-        form=Form(kind, table, bin_size, image, scale, column, no_image),
+        form=Form(kind, table, bin_size, image, scale, column, no_image, raw),
         min_spots=min_spots,
         stability=stability,
     )

@@ -11,11 +11,12 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts import get, pl, tl
-from st_concepts._counts.layers import layer_names
 from st_concepts._counts.sections import sections_of
 from st_concepts._keys import KEYS, saliency_layer
+from st_concepts._slots import found_slots
 from st_concepts.cli._errors import say
 from st_concepts.concepts import read_concepts
+from st_concepts.io._frames import drop_column
 from st_concepts.models import SpotVAE
 from st_concepts.pl._finish import finish
 from st_concepts.pl._histograms import auroc
@@ -65,19 +66,13 @@ def analyse(adata: AnnData, settings: Settings) -> SpotVAE:
 
 def drop_results(adata: AnnData) -> list[str]:
     """Remove what an earlier run left, so that nothing of it is taken for new; returns the slots."""
-    found = []
-    for name, slots in (
-        ("uns", (KEYS.CONCEPTS, KEYS.RANK, KEYS.SALIENCY)),
-        ("obsm", (KEYS.LATENT, KEYS.SCORE, KEYS.MEMBERS)),
-        ("varm", (KEYS.SALIENCY, KEYS.GRADIENT)),
-        ("layers", tuple(key for key in layer_names(adata) if key.startswith(f"{KEYS.SALIENCY_MAP}_"))),
-    ):
-        store = getattr(adata, name)
-        for slot in slots:
-            if slot in store:
-                del store[slot]
-                found.append(f"{name}[{slot!r}]")
-    return found
+    slots = found_slots(adata)
+    for part, slot in slots:
+        if part == "obs":
+            drop_column(adata, slot)
+        else:
+            del getattr(adata, part)[slot]
+    return [f"{part}[{slot!r}]" for part, slot in slots]
 
 
 def top_salient(adata: AnnData, n: int) -> dict[str, list[str]]:

@@ -75,6 +75,7 @@ class Form:
     scale: str = "1"  # of the drawing
     column: str | None = None  # of the annotation
     no_image: bool = False
+    raw: bool = False  # counts from adata.raw
 
 
 def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, stability: bool | None = None) -> None:
@@ -85,6 +86,8 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
         raise UsageError(f"--out {files.out} must end in .h5ad or .zarr.")
     if files.report is not None:
         check_report("--report", files.report)
+    if form.raw and settings.layer is not None:
+        raise UsageError(f"--raw and --layer {settings.layer} name two matrices of counts; leave one out.")
     if settings.statistic not in STATISTICS:
         raise UsageError(f"--statistic {settings.statistic} is unknown; use {' or '.join(STATISTICS)}.")
     files.plan().check()
@@ -148,6 +151,8 @@ def _read(files: Files, form: Form, settings: Settings) -> AnnData:
     adata = io.read(files.source, kind=form.kind, table=form.table, bin_size=form.bin_size, **more)
     if form.column is not None and files.annotation is None:
         raise UsageError(f"--column {form.column} is of the file of --annotation, which is not given.")
+    if form.raw:
+        adata = _from_raw(adata, files.source)
     if files.annotation is not None:
         io.read_annotation(
             adata,
@@ -159,6 +164,14 @@ def _read(files: Files, form: Form, settings: Settings) -> AnnData:
         )
         say(f"labels: {int(adata.obs[groupby].notna().sum())} of {adata.n_obs} spots, from {files.annotation}")
     return adata
+
+
+def _from_raw(adata: AnnData, source: Path) -> AnnData:
+    """What ``.raw`` holds, with the annotation and positions of the spots."""
+    if adata.raw is None:
+        raise UsageError(f"--raw: {source} has no .raw; leave --raw out.")
+    say(f"counts: from .raw, {adata.raw.n_vars} genes")
+    return (adata.to_memory() if adata.isbacked else adata).raw.to_adata()
 
 
 def _scale(text: str) -> float | str:

@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._keys import KEYS, concept_slot, safe_labels
+from st_concepts._names import as_name, unknown_name
 from st_concepts.io._frames import plain
 
 
@@ -65,11 +66,18 @@ class ConceptSet:
         return (latent.astype(np.float64) @ self.vectors.T.astype(np.float64) - self.center) / self.scale
 
     def index(self, concept: str) -> int:
-        """Position of a concept given its true name or its safe label."""
+        """Position of a concept given its true name or its safe label; a number is read as its name.
+
+        Raises
+        ------
+        KeyError
+            There is none; those that there are are listed.
+        """
+        concept = as_name(concept)
         for known in (self.names, self.labels):
             if concept in known:
                 return known.index(concept)
-        raise KeyError(f"Concept {concept!r} is unknown; there are: {', '.join(self.names)}.")
+        raise KeyError(f"Concept {concept!r} is unknown; {unknown_name(concept, self.names)}")
 
     def check_model(self, fingerprint: str) -> None:
         """Raise `ValueError` naming both fingerprints where the vectors are of another model."""

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-import torch
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
@@ -18,9 +17,9 @@ from st_concepts.concepts._membership import Membership, from_scores
 from st_concepts.io._frames import as_frame
 from st_concepts.io._rows import iter_rows
 from st_concepts.models import Encoder
-from st_concepts.models._features import sizes
-from st_concepts.models._sparse import sparse_product
+from st_concepts.models._embed import embed_counts
 from st_concepts.models._validate import align_genes, check_block, count_matrix, take_genes
+from st_concepts.models._where import counts_elsewhere, model_layer
 
 BATCH_SIZE = 1024
 # spots with fewer counts than this share of the median carry no information about layers
@@ -50,11 +49,14 @@ def as_encoder(model: Any) -> Encoder:
 
 
 def counts_layer(adata: AnnData, encoder: Encoder, layer: str | None) -> str | None:
-    """The layer asked for, else the model's own where ``adata`` has it, else `None` (``X``)."""
-    if layer is not None:
-        return layer
-    own = getattr(encoder, "layer", None)
-    return own if own in adata.layers else None
+    """The layer asked for, else the model's own where ``adata`` has it, else `None` (``X``), which is said.
+
+    Warns
+    -----
+    UserWarning
+        The model was trained on a layer that ``adata`` lacks.
+    """
+    return model_layer(adata, getattr(encoder, "layer", None), layer)
 
 
 def stream(
@@ -73,36 +75,20 @@ def stream(
     own = my_rows(adata.n_obs, batch_size)
     nothing = [(slice(0, 0), sp.csr_matrix((0, adata.n_vars), dtype=np.float32))]
     for rows, block in nothing if share and own.start == own.stop else iter_rows(X, batch_size, share=share):
-        check_block(block, names, where)
+        check_block(block, names, where, lambda: counts_elsewhere(adata, layer))
         counts = take_genes(block, index)
         yield rows, encoder.features(counts), counts, None if codes is None else codes[rows]
 
 
-@torch.no_grad()
-def embed_batch(encoder: Encoder, features: Any, codes: np.ndarray | None) -> np.ndarray:
-    """Latent means of one batch, float32; the first layer multiplies nonzeros only where it is linear."""
-    first = encoder.first_layer
-    device = encoder.device
-    if first is None:
-        dense = torch.from_numpy(features.toarray() if sp.issparse(features) else features).to(device)
-        return encoder.encode(dense, None if codes is None else torch.from_numpy(codes).to(device)).cpu().numpy()
-    bias = first.bias.detach().cpu().numpy()
-    weight = np.ascontiguousarray(first.weight.detach().cpu().numpy().T)
-    a = sparse_product(features, weight) if sp.issparse(features) else np.asarray(features) @ weight
-    a = a + (bias[-1] if codes is None else bias[codes])
-    return first.rest(torch.from_numpy(np.asarray(a, dtype=np.float32)).to(device)).cpu().numpy()
-
-
 def embed_all(adata: AnnData, encoder: Encoder, layer: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Latent means float32 ``(n_obs, n_latent)`` and totals of counts float64 ``(n_obs,)``.
+    """Latent means float32 ``(n_obs, n_latent)`` and totals of counts float64 ``(n_obs,)``; 0 where there are none.
 
     Several processes embed a share each and end with all of them.
     """
     latent = np.zeros((adata.n_obs, encoder.n_latent), dtype=np.float32)
     totals = np.zeros(adata.n_obs)
     for rows, features, counts, codes in stream(adata, encoder, layer, share=True):
-        latent[rows] = embed_batch(encoder, features, codes)
-        totals[rows] = sizes(counts)
+        latent[rows], totals[rows] = embed_counts(encoder, counts, codes, features)
     latent, totals = all_sum(latent, totals)  # zero but in the rows of one process, so nothing is rounded
     return latent.astype(np.float32, copy=False), totals
 

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
-from st_concepts._keys import KEYS
+from st_concepts._keys import KEYS, concept_slot
 from st_concepts.attribution._run import Runner
 from st_concepts.attribution._section import Baseline, Section
 from st_concepts.models._encoder import FeatureMatrix
@@ -25,7 +25,7 @@ def faithfulness(
     model: Any,
     *,
     concept: str | Sequence[str] | None = None,
-    saliency_key: str = KEYS.SALIENCY,
+    saliency_key: str | None = None,
     n_top: Sequence[int] = (10, 20, 50, 100),
     n_random: int = 20,
     baseline: Baseline = "others",
@@ -103,7 +103,7 @@ def faithfulness(
     steps = np.unique(np.asarray(n_top, dtype=np.int64))
     if not steps.size or steps[0] < 1 or n_random < 1:
         raise ValueError(f"n_top and n_random must be at least 1; got n_top={tuple(n_top)}, n_random={n_random}.")
-    saliency = _saliency(section, saliency_key)
+    saliency = _saliency(section, saliency_key or concept_slot(KEYS.SALIENCY, concepts_key))
     if concept is None:
         chosen = [j for j, label in enumerate(section.concepts.labels) if label in saliency]
     else:

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.stats import hypergeom, mannwhitneyu
 
-from st_concepts._keys import KEYS
+from st_concepts._keys import KEYS, concept_slot
 from st_concepts.concepts import read_concepts
 from st_concepts.datasets import bulb_markers
 
@@ -18,7 +18,7 @@ def marker_recovery(
     adata: AnnData,
     markers: pd.DataFrame | Mapping[str, Sequence[str]] | None = None,
     *,
-    key: str = KEYS.SALIENCY,
+    key: str | None = None,
     n_top: int = 50,
     concepts_key: str = KEYS.CONCEPTS,
 ) -> pd.DataFrame:
@@ -69,7 +69,7 @@ def marker_recovery(
     """
     if n_top < 1:
         raise ValueError(f"n_top={n_top} must be at least 1.")
-    ranking = _rankings(adata, key, concepts_key)
+    ranking = _rankings(adata, key or concept_slot(KEYS.SALIENCY, concepts_key), concepts_key)
     known = _by_concept(bulb_markers() if markers is None else markers)
     rows = []
     for name, values in ranking.items():

@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
+from st_concepts._names import as_names
 from st_concepts.attribution import Options, get_method
 from st_concepts.attribution._section import Baseline, Section
 from st_concepts.concepts import ConceptSet, get_estimator, read_concepts
@@ -89,7 +90,7 @@ def stability(
     made = read_concepts(adata, concepts_key)
     record = get_method(method)
     named = _models(adata, models, seeds, fit, layer)
-    names = made.names if concept is None else [concept] if isinstance(concept, str) else list(concept)
+    names = made.names if concept is None else as_names(concept)
     chosen = [made.index(n) for n in names]
     saliency: list[pd.DataFrame] = []
     scores: list[np.ndarray] = []

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from st_concepts._keys import KEYS
-from st_concepts.concepts import read_concepts
+from st_concepts._keys import KEYS, concept_slot
+from st_concepts._names import as_name, unknown_name
+from st_concepts.concepts import ConceptSet, read_concepts
 from st_concepts.concepts._stream import scores
+from st_concepts.io._frames import as_frame, plain
 
 _FIELDS = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
 # tables in varm, genes x concepts, that stand beside the ranking
 _SHARES = ("pct_in", "pct_out", "n_sections", "sign_consistency", "z_combined")
 
 
-def markers(adata: AnnData, concept: str | None = None, *, n: int | None = None, key: str = KEYS.RANK) -> pd.DataFrame:
+def markers(
+    adata: AnnData, concept: str | int | None = None, *, n: int | None = None, key: str = KEYS.RANK
+) -> pd.DataFrame:
     """Genes of a concept, best first.
 
     Parameters
@@ -23,18 +30,20 @@ def markers(adata: AnnData, concept: str | None = None, *, n: int | None = None,
     adata
         Result of `st_concepts.tl.rank_genes_concepts`; only read.
     concept
-        Name of a concept, as in the annotation; `None` for all, one below the other.
+        Name of a concept, as in the annotation (a number where the labels are numbers) or its safe label; `None` for
+        all, one below the other.
     n
         Number of genes a concept; `None` for all.
     key
-        Entry of ``uns`` that holds the ranking, in scanpy's ``rank_genes_groups`` form.
+        Entry of ``uns`` that holds the ranking, in scanpy's ``rank_genes_groups`` form, or the key of a set of
+        concepts, for the ranking of that set: saliency and names are read from the slots of the same set.
 
     Returns
     -------
     DataFrame, one row per gene (and concept), with ``names``, ``scores`` (the concept statistic), ``logfoldchanges``
     (log2), ``pvals``, ``pvals_adj`` and, where they are stored, ``pct_in`` and ``pct_out`` (share of spots in which the
     gene is seen, 0 to 1), ``n_sections``, ``sign_consistency`` and ``z_combined`` (agreement of several sections) and
-    ``saliency`` (signed, from ``varm["concept_saliency"]``, in units of the concept score).
+    ``saliency`` (signed, in units of the concept score: ``varm["concept_saliency"]``, or that of the set ranked).
     With ``concept=None`` the first column is ``concept``.
 
     Raises
@@ -56,14 +65,20 @@ def markers(adata: AnnData, concept: str | None = None, *, n: int | None = None,
     """
     if n is not None and n < 1:
         raise ValueError(f"n={n} must be at least 1.")
+    if "vectors" in adata.uns.get(key, ()):  # a set of concepts
+        key = concept_slot(KEYS.RANK, key)
     if key not in adata.uns:
-        raise KeyError(f"adata.uns[{key!r}] is missing: run stc.tl.rank_genes_concepts(adata) first.")
+        of = "" if key == KEYS.RANK else ", concepts_key=..."
+        raise KeyError(f"adata.uns[{key!r}] is missing: run stc.tl.rank_genes_concepts(adata{of}) first.")
     stored = adata.uns[key]
     names = list(stored["names"].dtype.names)
-    if concept is not None and concept not in names:
-        raise KeyError(f"Concept {concept!r} is not ranked in adata.uns[{key!r}]; there are: {', '.join(names)}.")
-    extra = {column: _by_true_name(adata, f"{key}_{column}") for column in _SHARES}
-    extra["saliency"] = _by_true_name(adata, KEYS.SALIENCY)
+    params = plain(stored.get("params", {}))
+    made = _set_of(adata, params)
+    if concept is not None:
+        concept = _ranked_name(as_name(concept), names, made, key)
+    extra = {column: _by_true_name(adata, f"{key}_{column}", made) for column in _SHARES}
+    saliency = str(params.get("saliency_key") or (KEYS.SALIENCY if made is None else made.slot(KEYS.SALIENCY)))
+    extra["saliency"] = _by_true_name(adata, saliency, made)
     parts = []
     for name in names if concept is None else [concept]:
         part = pd.DataFrame({field: np.asarray(stored[field][name])[:n] for field in _FIELDS if field in stored})
@@ -108,9 +123,23 @@ def concept_scores(adata: AnnData, *, key: str = KEYS.CONCEPTS) -> pd.DataFrame:
     return scores(adata, concepts).set_axis(concepts.names, axis=1)
 
 
-def _by_true_name(adata: AnnData, slot: str) -> pd.DataFrame:
+def _set_of(adata: AnnData, params: Mapping[str, Any]) -> ConceptSet | None:
+    """The concepts that a ranking was made of; `None` where they are gone."""
+    key = str(params.get("concepts_key") or KEYS.CONCEPTS)
+    return read_concepts(adata, key) if key in adata.uns else None
+
+
+def _ranked_name(concept: str, names: list[str], made: ConceptSet | None, key: str) -> str:
+    """The true name of a ranked concept, given that or its safe label."""
+    if concept not in names and made is not None and concept in made.labels:
+        concept = made.names[made.labels.index(concept)]
+    if concept not in names:
+        raise KeyError(f"Concept {concept!r} is not ranked in adata.uns[{key!r}]; {unknown_name(concept, names)}")
+    return concept
+
+
+def _by_true_name(adata: AnnData, slot: str, made: ConceptSet | None) -> pd.DataFrame:
     """``varm[slot]`` with true names as columns; empty where there is none."""
-    if slot not in adata.varm or KEYS.CONCEPTS not in adata.uns:
+    if slot not in adata.varm or made is None:
         return pd.DataFrame(index=adata.var_names)
-    concepts = read_concepts(adata)
-    return adata.varm[slot].rename(columns=dict(zip(concepts.labels, concepts.names, strict=True)))
+    return as_frame(adata.varm[slot]).rename(columns=dict(zip(made.labels, made.names, strict=True)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from anndata import AnnData
 
+from st_concepts._names import as_names
 from st_concepts.models._raster import Raster
 
 # a pixel with fewer counts than this share of the median is not scaled up further: it would be all noise
@@ -83,3 +85,15 @@ def principal_scores(images: sp.csr_matrix, rows: np.ndarray, k: int, seed: int)
     sign = np.sign(vt[order, np.abs(vt[order]).argmax(1)])
     scores = u[:, order] * s[order] * sign
     return (scores / np.maximum(scores.std(0), 1e-12)).astype(np.float32)
+
+
+def gene_rows(adata: AnnData, genes: Sequence[str] | str | None) -> np.ndarray | None:
+    """Columns of ``adata`` of the genes asked for; `None` for all. `KeyError` for those that it does not have."""
+    if genes is None:
+        return None
+    names = as_names(genes)
+    index = adata.var_names.get_indexer(names)
+    if (index < 0).any():
+        unknown = [n for n, i in zip(names, index, strict=True) if i < 0]
+        raise KeyError(f"Not genes of adata: {', '.join(map(repr, unknown[:5]))}.")
+    return index

@@ -19,7 +19,7 @@ from st_concepts.io._frames import column
 from st_concepts.io._rows import as_csr
 from st_concepts.models import _checkpoint
 from st_concepts.models._conv import ConvConfig, ConvEncoder, ConvVAE
-from st_concepts.models._gene_images import gene_images, loader, principal_scores
+from st_concepts.models._gene_images import gene_images, gene_rows, loader, principal_scores
 from st_concepts.models._gene_recipe import RECIPES
 from st_concepts.models._image_base import ImageModel
 from st_concepts.models._image_fit import ImageFitOptions, fit_images
@@ -27,6 +27,7 @@ from st_concepts.models._image_warm import warm_start
 from st_concepts.models._raster import Raster, make_raster
 from st_concepts.models._spot_encoder import as_device
 from st_concepts.models._validate import check_counts, count_matrix
+from st_concepts.models._where import model_layer
 
 _MIN_STEPS = 120  # with few genes an epoch is short, so epochs are added until the fit has made this many steps
 _MIN_GENES = 20
@@ -242,7 +243,7 @@ class GeneVAE(ImageModel):
     ) -> np.ndarray:
         """Images of genes as the model sees them, float32 ``(n_genes, height, width)`` between 0 and 1."""
         adata = self._data(adata)
-        images, _ = self._images(adata, layer, _rows(adata, genes))
+        images, _ = self._images(adata, layer, gene_rows(adata, genes))
         return images.toarray().reshape(-1, *self._raster.shape)
 
     @torch.no_grad()
@@ -275,7 +276,7 @@ class GeneVAE(ImageModel):
             ``adata`` is not the section of the model.
         """
         adata = self._data(adata)
-        images, _ = self._images(adata, layer, _rows(adata, genes))
+        images, _ = self._images(adata, layer, gene_rows(adata, genes))
         load = loader(images, self._raster.shape)
         starts = range(0, images.shape[0], batch_size)
         parts = [self._embed(load(np.arange(i, min(i + batch_size, images.shape[0])))) for i in starts]
@@ -311,9 +312,7 @@ class GeneVAE(ImageModel):
         return (images, seen) if rows is None else (images[rows], seen[rows])
 
     def _layer_in(self, adata: AnnData, layer: str | None) -> str | None:
-        if layer is not None:
-            return layer
-        return self.layer if self.layer in adata.layers else None
+        return model_layer(adata, self.layer, layer)
 
     def _order(self, adata: AnnData) -> np.ndarray:
         """Position of each spot of ``adata`` among those of the model."""
@@ -351,13 +350,26 @@ class GeneVAE(ImageModel):
         _checkpoint.write(path, self._kind, self.module.state_dict(), header)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Self:
+    def load(
+        cls, path: str | os.PathLike[str], adata: AnnData | None = None, *, device: str | torch.device = "auto"
+    ) -> Self:
         """Read a model that `save` wrote. Nothing in the file is executed.
+
+        Parameters
+        ----------
+        path
+            The file.
+        adata
+            The section of the model, for the methods that take none; its spots are checked.
+        device
+            ``"auto"`` takes a CUDA device where there is one.
 
         Raises
         ------
         FileNotFoundError, ValueError
             No such file; not a model file, truncated, changed, or from a newer version.
+        ValueError
+            ``adata`` is another section, or holds no raw counts.
         """
         model, header = cls._read(path, as_device(device))
         model._adata = None
@@ -370,6 +382,10 @@ class GeneVAE(ImageModel):
             kind=r["kind"],
             coarsened=r["coarsened"],
         )
+        if adata is not None:
+            model._order(adata)
+            check_counts(adata, model._layer_in(adata, None))
+            model._adata = adata
         return model
 
 
@@ -388,14 +404,3 @@ def _positions(adata: AnnData, key: str) -> np.ndarray:
             f"one raster. Make a GeneVAE of each: adata[adata.obs[{found.key!r}] == {first!r}].copy()."
         )
     return positions(adata, key=key)
-
-
-def _rows(adata: AnnData, genes: Sequence[str] | None) -> np.ndarray | None:
-    if genes is None:
-        return None
-    names = [genes] if isinstance(genes, str) else list(genes)
-    index = adata.var_names.get_indexer(names)
-    if (index < 0).any():
-        unknown = [n for n, i in zip(names, index, strict=True) if i < 0]
-        raise KeyError(f"Not genes of adata: {', '.join(map(repr, unknown[:5]))}.")
-    return index

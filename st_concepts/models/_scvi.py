@@ -53,6 +53,8 @@ class ScviEncoder:
         See `st_concepts.models._encoder.Encoder`.
     batch_key
         Column of ``obs`` with the batches that the model was set up with, or `None`.
+    layer
+        Layer that the model was set up with, which is read by default; `None` for X.
     """
 
     def __init__(
@@ -63,10 +65,11 @@ class ScviEncoder:
         log_variational: bool,
         covariates: list[tuple[str, list[Any]]],
         batch_key: str | None = None,
+        layer: str | None = None,
     ) -> None:
         self.batch_key = batch_key
         self._first, self._var_names, self._log_variational = first, var_names, log_variational
-        self._covariates = covariates
+        self._covariates, self._layer = covariates, layer
         self._fingerprint = _digest(first, var_names)
 
     @property
@@ -83,6 +86,11 @@ class ScviEncoder:
     def fingerprint(self) -> str:
         """Digest of weights and feature names."""
         return self._fingerprint
+
+    @property
+    def layer(self) -> str | None:
+        """Layer that the model was set up with (``setup_anndata(layer=)``); `None` for X."""
+        return self._layer
 
     @property
     def device(self) -> torch.device:
@@ -139,9 +147,9 @@ def from_scvi(model: SCVI | LinearSCVI | SCANVI) -> ScviEncoder:
     Parameters
     ----------
     model
-        Trained ``SCVI``, ``LinearSCVI`` or ``SCANVI`` model. Its posterior mean, in eval mode and without sampling, is
-        what is explained. Batch and categorical covariates that its encoder sees (``encode_covariates=True``) become
-        covariate codes.
+        Trained ``SCVI``, ``LinearSCVI`` or ``SCANVI`` model, minified ones too. Its posterior mean, in eval mode and
+        without sampling, is what is explained. Counts are read from the layer that it was set up with. Batch and
+        categorical covariates that its encoder sees (``encode_covariates=True``) become covariate codes.
 
     Returns
     -------
@@ -191,7 +199,16 @@ def from_scvi(model: SCVI | LinearSCVI | SCANVI) -> ScviEncoder:
         log_variational=model.module.log_variational,
         covariates=_covariates(model, levels),
         batch_key=_batch_key(model),
+        layer=_layer(model),
     )
+
+
+def _layer(model: Any) -> str | None:
+    """Layer that the counts of the model come from, by its own registry; `None` for X."""
+    from scvi import REGISTRY_KEYS
+
+    held = model.adata_manager.data_registry[REGISTRY_KEYS.X_KEY]
+    return str(held.attr_key) if held.attr_name == "layers" else None
 
 
 def _split(encoder: nn.Module, n_vars: int) -> tuple[FirstLayer, list[int]]:

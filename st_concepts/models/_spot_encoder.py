@@ -11,15 +11,17 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
+from st_concepts._names import as_names
 from st_concepts.io._rows import iter_rows
 from st_concepts.models import _checkpoint
+from st_concepts.models._embed import embed_counts
 from st_concepts.models._encoder import FeatureMatrix, FirstLayer
 from st_concepts.models._features import log_normalize, sizes
 from st_concepts.models._likelihood import nb_log_prob
 from st_concepts.models._modules import SpotModule
 from st_concepts.models._sections import section_codes
-from st_concepts.models._sparse import sparse_product
 from st_concepts.models._validate import align_genes, check_block, count_matrix, take_genes
+from st_concepts.models._where import counts_elsewhere, model_layer
 
 _BATCH = 1024  # rows a batch where nothing is trained
 
@@ -164,18 +166,15 @@ class SpotEncoder:
         Slice of rows, CSR counts ``(b, n_vars)``, section codes ``(b,)`` or `None`.
         """
         adata = self._data(adata)
-        X = count_matrix(adata, layer if layer is not None else self.layer_in(adata))
+        layer = model_layer(adata, self.layer, layer)
+        X = count_matrix(adata, layer)
         index = align_genes(pd.Index(adata.var_names.astype(str)), self._var_names)
         codes = self.codes(adata.obs)
+        where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
         for rows, block in iter_rows(X, batch_size):
-            check_block(block, adata.var_names, "the count matrix")
+            check_block(block, adata.var_names, where, lambda: counts_elsewhere(adata, layer))
             yield rows, take_genes(block, index), None if codes is None else codes[rows]
 
-    def layer_in(self, adata: AnnData) -> str | None:
-        """The model's layer where ``adata`` has it, else `None` (``X``)."""
-        return self.layer if self.layer in adata.layers else None
-
-    @torch.no_grad()
     def embed(self, adata: AnnData | None = None, *, layer: str | None = None, batch_size: int = _BATCH) -> np.ndarray:
         """Posterior mean of each spot, float32 ``(n_obs, n_latent)``; that of a spot without counts is the prior's, 0.
 
@@ -190,14 +189,9 @@ class SpotEncoder:
             Spots a batch.
         """
         adata = self._data(adata)
-        first = self.first_layer
-        weight = np.ascontiguousarray(first.weight.cpu().numpy().T)
-        bias = first.bias.cpu().numpy()
         out = np.empty((adata.n_obs, self.n_latent), dtype=np.float32)
         for rows, block, codes in self.batches(adata, layer=layer, batch_size=batch_size):
-            a = sparse_product(self.features(block), weight) + (bias[-1] if codes is None else bias[codes])
-            z = first.rest(torch.from_numpy(a.astype(np.float32)).to(self.device)).cpu().numpy()
-            out[rows] = np.where(sizes(block)[:, None] > 0, z, 0.0)
+            out[rows], _ = embed_counts(self, block, codes)
         return out
 
     @torch.no_grad()
@@ -247,7 +241,7 @@ class SpotEncoder:
         float32 DataFrame, spots x ``genes`` (all genes by default: that is a dense array).
         """
         adata = self._data(adata)
-        columns = self._var_names if genes is None else pd.Index(list(genes))
+        columns = self._var_names if genes is None else pd.Index(as_names(genes))
         index = self._var_names.get_indexer(columns)
         if (index < 0).any():
             raise KeyError(f"Not genes of the model: {', '.join(map(repr, columns[index < 0][:5]))}.")

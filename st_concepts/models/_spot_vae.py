@@ -13,6 +13,7 @@ from anndata import AnnData
 from st_concepts.io._origins import refuse_inside
 from st_concepts.io._rows import in_memory
 from st_concepts.models import _checkpoint
+from st_concepts.models._attach import check_attached
 from st_concepts.models._fit import FitOptions, fit_module
 from st_concepts.models._fit_state import Checkpoints
 from st_concepts.models._headers import check_spot
@@ -284,13 +285,31 @@ class SpotVAE(NotebookRepr, SpotEncoder):
         _checkpoint.write(path, "SpotVAE", self.module.state_dict(), header)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Self:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        adata: AnnData | None = None,
+        *,
+        device: str | torch.device = "auto",
+    ) -> Self:
         """Read a model that `save` wrote. Nothing in the file is executed.
+
+        Parameters
+        ----------
+        path
+            The file.
+        adata
+            Data for the methods that take none, ``model.embed()`` for example, checked as `SpotVAE` checks them. They
+            need not be those of the fit; genes are matched by name.
+        device
+            ``"auto"`` takes a CUDA device where there is one.
 
         Raises
         ------
         FileNotFoundError, ValueError
             No such file; not a model file, truncated, changed, or from a newer version.
+        KeyError, ValueError
+            ``adata`` lacks the column of sections or half of the genes, or holds no raw counts.
         """
         state, header = _checkpoint.read(path, "SpotVAE")
         check_spot(str(path), state, header)
@@ -311,6 +330,9 @@ class SpotVAE(NotebookRepr, SpotEncoder):
                 f"{str(path)!r} was changed after it was saved (fingerprint {model.fingerprint}, "
                 f"expected {header['fingerprint']}). Save the model again."
             )
+        if adata is not None:
+            check_attached(adata, model._var_names, layer=c["layer"], batch_key=c["batch_key"], sections=c["sections"])
+            model._adata = adata
         return model
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,8 @@ from anndata import AnnData
 
 from st_concepts._counts.layers import layer_names
 from st_concepts.io._rows import iter_rows
+from st_concepts.models._where import callers_level as _callers_level
+from st_concepts.models._where import counts_elsewhere, refuse_minified
 
 _CHUNK = 4096
 MOST = 2**24  # molecules of a gene in a spot: more was never counted, and beyond it float32 skips integers
@@ -30,10 +30,12 @@ class CountSummary:
 
 
 def count_matrix(adata: AnnData, layer: str | None) -> Any:
-    """``adata.X`` or ``adata.layers[layer]``, with a clear error where it is missing."""
+    """``adata.X`` or ``adata.layers[layer]``, with a clear error where it is missing or was emptied by scvi-tools."""
+    refuse_minified(adata)
     if layer is None:
         if adata.X is None:
-            raise ValueError("adata.X is empty; name the layer that holds the raw counts: layer='counts'.")
+            hint = counts_elsewhere(adata, layer) or "Name the layer that holds the raw counts: layer='counts'."
+            raise ValueError(f"adata.X is empty. {hint}")
         return _numbers(adata.X, "adata.X")
     if layer not in adata.layers:
         have = ", ".join(repr(k) for k in layer_names(adata)) or "none"
@@ -57,8 +59,11 @@ def _where(layer: str | None) -> str:
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
-def check_block(block: sp.csr_matrix, names: pd.Index, where: str) -> None:
-    """Raise `ValueError` on NaN, infinite, negative or non-integer values in one block of rows."""
+def check_block(block: sp.csr_matrix, names: pd.Index, where: str, elsewhere: Callable[[], str] = lambda: "") -> None:
+    """Raise `ValueError` on NaN, infinite, negative or non-integer values in one block of rows.
+
+    ``elsewhere`` says where the counts are instead, if it knows; it is asked only then.
+    """
     values = block.data
     if not np.isfinite(values).all():
         gene = names[block.indices[np.flatnonzero(~np.isfinite(values))[0]]]
@@ -67,9 +72,10 @@ def check_block(block: sp.csr_matrix, names: pd.Index, where: str) -> None:
         )
     if (values < 0).any():
         gene = names[block.indices[np.flatnonzero(values < 0)[0]]]
+        advice = elsewhere() or "Keep the counts in a layer and pass layer='counts'."
         raise ValueError(
-            f"{where} holds negative values (gene {gene!r}); raw counts are needed. Scaled or corrected data cannot be "
-            "used: keep the counts in a layer and pass layer='counts'."
+            f"{where} holds negative values (gene {gene!r}); raw counts are needed, scaled or corrected data cannot be "
+            f"used. {advice}"
         )
     if (values > MOST).any():
         i = np.flatnonzero(values > MOST)[0]
@@ -82,10 +88,12 @@ def check_block(block: sp.csr_matrix, names: pd.Index, where: str) -> None:
     if bad.size:
         gene, value = names[block.indices[bad[0]]], values[bad[0]]
         hint = " It looks log-normalised." if values.max() < 20 else ""
-        raise ValueError(
-            f"{where} holds non-integer values (gene {gene!r}: {value:.4g}); raw counts are needed.{hint} "
+        advice = elsewhere() or (
             "Keep the counts in a layer before sc.pp.normalize_total and sc.pp.log1p "
             "(adata.layers['counts'] = adata.X.copy()) and pass layer='counts'."
+        )
+        raise ValueError(
+            f"{where} holds non-integer values (gene {gene!r}: {value:.4g}); raw counts are needed.{hint} {advice}"
         )
 
 
@@ -112,11 +120,13 @@ def check_counts(adata: AnnData, layer: str | None) -> CountSummary:
     spots = np.zeros(adata.n_obs)
     genes = np.zeros(adata.n_vars)
     for rows, block in iter_rows(X, _CHUNK):
-        check_block(block, adata.var_names, where)
+        check_block(block, adata.var_names, where, lambda: counts_elsewhere(adata, layer))
         spots[rows] = np.asarray(block.sum(1, dtype=np.float64)).ravel()
         genes += np.asarray(block.sum(0, dtype=np.float64)).ravel()
     if genes.sum() == 0:
-        raise ValueError(f"{where} holds no counts at all: every value is zero.")
+        raise ValueError(
+            f"{where} holds no counts at all: every value is zero. {counts_elsewhere(adata, layer)}".strip()
+        )
     if (spots == 0).any():
         i = np.flatnonzero(spots == 0)
         warnings.warn(
@@ -172,15 +182,6 @@ def align_genes(have: pd.Index, want: pd.Index, *, min_share: float = 0.5) -> np
             stacklevel=_callers_level(),
         )
     return index.astype(np.int64)
-
-
-def _callers_level() -> int:
-    """``stacklevel`` that names the line of the user, however deep inside the package the warning is raised."""
-    package = str(Path(__file__).parents[1]) + os.sep
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def _ensembl_share(names: pd.Index) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from st_concepts._names import as_names, unknown_name
 from st_concepts.pl._finish import finish, given_axes, new_axes
 from st_concepts.pl._groups import INSIDE, OUTSIDE, palette
 
@@ -205,11 +206,11 @@ def _check(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
 
 
 def _chosen(table: pd.DataFrame, concepts: Sequence[str] | str | None) -> list[str]:
-    have = list(dict.fromkeys(table["concept"]))
+    have = [str(c) for c in dict.fromkeys(table["concept"])]
     if concepts is None:
         return have
-    wanted = [concepts] if isinstance(concepts, str) else list(concepts)
+    wanted = as_names(concepts)
     for name in wanted:
         if name not in have:
-            raise KeyError(f"Concept {name!r} is not in the table; there are: {', '.join(have)}.")
+            raise KeyError(f"Concept {name!r} is not in the table; {unknown_name(name, have)}")
     return wanted

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from st_concepts._counts.labels import Labels, label_text
 from st_concepts._keys import KEYS, safe_labels
+from st_concepts._names import as_names
 from st_concepts.concepts import ConceptSet, Membership, from_labels, read_concepts
 from st_concepts.concepts._membership import defining_labels
 from st_concepts.concepts._stream import membership
@@ -81,8 +84,8 @@ def colors_of(adata: AnnData, groupby: str) -> dict[str, str]:
     return dict(zip(categories, colors or palette(len(categories)), strict=False))
 
 
-def chosen(names: list[str] | str | None, concepts: ConceptSet) -> list[int]:
+def chosen(names: Sequence[str] | str | None, concepts: ConceptSet) -> list[int]:
     """Positions of the concepts asked for, by true name or safe label; all for `None`."""
     if names is None:
         return list(range(len(concepts.names)))
-    return [concepts.index(name) for name in ([names] if isinstance(names, str) else names)]
+    return [concepts.index(name) for name in as_names(names)]

@@ -76,7 +76,7 @@ def concept_histograms(
         raise ValueError(f"bins={bins} must be at least 1.")
     made = read_concepts(adata, key)
     frame = get_scores(adata, key=key)
-    picked = chosen(list(concepts) if concepts is not None and not isinstance(concepts, str) else concepts, made)
+    picked = chosen(concepts, made)
     found = members_of(adata, made, groupby)
     axes = given_axes(ax, len(picked))
     own = axes is None

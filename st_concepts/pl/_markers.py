@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts._keys import KEYS
+from st_concepts._keys import KEYS, concept_slot
 from st_concepts.concepts import ConceptSet, read_concepts
 from st_concepts.concepts._stream import informative
 from st_concepts.get import concept_scores
@@ -20,7 +20,7 @@ from st_concepts.get import markers as get_markers
 from st_concepts.io._rows import iter_rows
 from st_concepts.models._validate import count_matrix
 from st_concepts.pl._finish import finish
-from st_concepts.pl._groups import colors_of, members_of, one_group, palette
+from st_concepts.pl._groups import chosen, colors_of, members_of, one_group, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ def markers(
     n: int = 5,
     kind: Kind = "dotplot",
     groupby: str | None = None,
-    key: str = KEYS.RANK,
+    key: str | None = None,
     concepts_key: str = KEYS.CONCEPTS,
     ax: Axes | None = None,
     show: bool | None = None,
@@ -62,7 +62,7 @@ def markers(
     groupby
         Column of ``adata.obs`` with the groups; by default the spots that defined the concepts.
     key, concepts_key
-        Entries of ``uns`` that hold the ranking and the concepts.
+        Entries of ``uns`` that hold the ranking, by default that of the concepts, and the concepts.
     ax
         Axes to draw on; not for ``"heatmap"``.
     show, save
@@ -96,8 +96,8 @@ def markers(
     if kind == "heatmap" and ax is not None:
         raise ValueError("A heat map makes its own axes: leave ax out, or use kind='matrixplot'.")
     made = read_concepts(adata, concepts_key)
-    names = made.names if concepts is None else [concepts] if isinstance(concepts, str) else list(concepts)
-    genes = _genes(adata, names, n, key)
+    names = [made.names[j] for j in chosen(concepts, made)]
+    genes = _genes(adata, names, n, key or concept_slot(KEYS.RANK, concepts_key))
     group = _groups(adata, made, groupby, concepts_key)
     column = groupby or str(made.params.get("groupby") or "")
     colors = colors_of(adata, column) if column in adata.obs else {}

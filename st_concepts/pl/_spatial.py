@@ -11,8 +11,9 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts._keys import KEYS, saliency_layer
-from st_concepts.concepts import read_concepts
+from st_concepts._keys import KEYS, concept_slot, saliency_layer
+from st_concepts._names import as_names, unknown_name
+from st_concepts.concepts import ConceptSet, read_concepts
 from st_concepts.get import concept_scores as get_scores
 from st_concepts.io._rows import as_csr
 from st_concepts.pl._groups import chosen, colors_of, shown_labels
@@ -156,7 +157,7 @@ def concept_scores(
     """
     made = read_concepts(adata, key)
     frame = get_scores(adata, key=key)
-    picked = chosen(list(concepts) if concepts is not None and not isinstance(concepts, str) else concepts, made)
+    picked = chosen(concepts, made)
     values = [frame.iloc[:, j] for j in picked]
     return draw(
         adata,
@@ -177,9 +178,9 @@ def concept_scores(
 
 def saliency_map(
     adata: AnnData,
-    *,
-    concept: str,
     genes: Sequence[str] | str | None = None,
+    concept: str | None = None,
+    *,
     key: str = KEYS.CONCEPTS,
     layer: str | None = None,
     cmap: str = "BrBG_r",
@@ -197,10 +198,10 @@ def saliency_map(
     ----------
     adata
         Result of `st_concepts.tl.saliency_map`; only read.
-    concept
-        Name of the concept.
     genes
         Genes to draw; by default those that were mapped, at most twelve, the strongest first.
+    concept
+        Name of the concept; may be left out where one concept alone has a map.
     key
         Entry of ``uns`` that holds the concepts.
     layer
@@ -233,8 +234,8 @@ def saliency_map(
     True
     """
     made = read_concepts(adata, key)
-    j = made.index(concept)
-    layer = layer or saliency_layer(made.labels[j])
+    j = _mapped_concept(adata, made, key) if concept is None else made.index(concept)
+    layer = layer or saliency_layer(made.labels[j], concept_slot(KEYS.SALIENCY_MAP, key))
     if layer not in adata.layers:
         raise KeyError(
             f"adata.layers[{layer!r}] is missing: run "
@@ -248,11 +249,14 @@ def saliency_map(
         if not index.size:
             raise ValueError(f"adata.layers[{layer!r}] is zero everywhere; map some genes with stc.tl.saliency_map.")
     else:
-        wanted = [genes] if isinstance(genes, str) else list(genes)
-        index = adata.var_names.get_indexer(wanted)
+        wanted = as_names(genes)
+        index = adata.var_names.astype(str).get_indexer(wanted)
         missing = [gene for gene, i in zip(wanted, index, strict=True) if i < 0]
         if missing:
-            raise KeyError(f"Genes that are not in adata.var_names: {', '.join(missing[:5])}.")
+            raise KeyError(
+                f"Genes that are not in adata.var_names: {', '.join(missing[:5])}; "
+                f"{unknown_name(missing[0], adata.var_names)}"
+            )
         empty = [gene for gene, i in zip(wanted, index, strict=True) if filled[i] == 0]
         if empty:
             raise ValueError(
@@ -275,3 +279,13 @@ def saliency_map(
         save=save,
         name=f"saliency_map_{made.labels[j]}.png",
     )
+
+
+def _mapped_concept(adata: AnnData, made: ConceptSet, key: str) -> int:
+    """The one concept that has a map, where none was named."""
+    slot = concept_slot(KEYS.SALIENCY_MAP, key)
+    mapped = [j for j, label in enumerate(made.labels) if saliency_layer(label, slot) in adata.layers]
+    if len(mapped) != 1:
+        have = ", ".join(made.names[j] for j in mapped) or "none yet"
+        raise ValueError(f"Name the concept whose map is drawn: concept=...; there are maps of: {have}.")
+    return mapped[0]

@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from st_concepts._counts.labels import Labels, clean_labels, is_boolean, missing_words
 from st_concepts._keys import KEYS, concept_slot
+from st_concepts._names import as_names, unknown_name
 from st_concepts._processes import all_sum
 from st_concepts.attribution import Batch, group_attributions
 from st_concepts.concepts import (
@@ -112,8 +113,10 @@ def concepts(
     ``obs["concept_disagreement"]``
         float32, where layers were learned from: probability that the label of a spot is wrong, NaN where unlabelled.
     ``varm["concept_gradient"]``
-        float32 DataFrame, genes x concepts: mean gradient of each score over all spots, per unit of log-normalised
-        expression; NaN for genes the model does not have.
+        float32 DataFrame, genes x concepts: mean gradient of each score over all spots, per unit of the model's
+        features: log1p of size-normalised counts for `SpotVAE`, log1p of *raw* counts for scvi-tools models (the counts
+        themselves with ``log_variational=False``), so the two are not compared number by number; NaN for genes the
+        model does not have.
 
     Raises
     ------
@@ -198,7 +201,7 @@ def concepts(
         params={
             "kind": kind,
             "groupby": groupby if kind == "groupby" else "",
-            "reference": reference if isinstance(reference, str) else ", ".join(map(str, reference)),
+            "reference": ", ".join(as_names(reference)),
             "estimator": estimator,
             "layer": layer or "",
             "target_sum": float(getattr(encoder, "target_sum", np.median(totals[totals > 0]))),
@@ -315,13 +318,16 @@ def _learn(
 
 
 def _gene_sets(genes: Any, var_names: pd.Index) -> dict[str, list[str]]:
-    if isinstance(genes, str):
-        genes = [genes]
-    sets = {k: list(v) for k, v in genes.items()} if isinstance(genes, Mapping) else {f"{g}-like": [g] for g in genes}
+    if isinstance(genes, Mapping):
+        sets = {str(k): as_names(v) for k, v in genes.items()}
+    else:
+        sets = {f"{g}-like": [g] for g in as_names(genes)}
     for name, members in sets.items():
         unknown = [g for g in members if g not in var_names]
         if unknown or not members:
             hint = f" The model's genes are called like {str(var_names[0])!r}." if unknown else ""
+            if unknown and (meant := unknown_name(unknown[0], var_names)).endswith("?"):
+                hint += meant[meant.rindex(" Did you mean") :]
             raise KeyError(
                 f"Seed genes of {name!r} that the model does not have: {', '.join(unknown) or 'no gene'}.{hint}"
             )

@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from st_concepts._counts.labels import clean_labels
 from st_concepts._keys import KEYS, safe_labels
+from st_concepts._names import as_names
 from st_concepts.concepts._gene_concepts import (
     GeneConcept,
     latent_correlation,
@@ -160,9 +161,9 @@ def _seed_sets(seeds: Any, var_names: pd.Index) -> dict[str, list[str]]:
     if seeds is None:
         return {}
     if isinstance(seeds, Mapping):
-        sets = {str(k): [v] if isinstance(v, str) else list(v) for k, v in seeds.items()}
+        sets = {str(k): as_names(v) for k, v in seeds.items()}
     else:
-        sets = {f"{g}-like": [g] for g in ([seeds] if isinstance(seeds, str) else seeds)}
+        sets = {f"{g}-like": [g] for g in as_names(seeds)}
     for name, genes in sets.items():
         unknown = [g for g in genes if g not in var_names]
         if unknown or not genes:

@@ -12,7 +12,8 @@ from anndata import AnnData
 
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import sections_of
-from st_concepts._keys import KEYS, safe_labels
+from st_concepts._keys import KEYS, concept_slot, safe_labels
+from st_concepts._names import as_names
 from st_concepts._processes import size
 from st_concepts.concepts import DOUBT_ABOVE, ConceptSet, Membership, read_concepts
 from st_concepts.io._frames import as_frame
@@ -38,7 +39,7 @@ OPTIONAL_TABLES = ("pval_empirical", "z_combined", "n_sections", "sign_consisten
 def rank_genes_concepts(
     adata: AnnData,
     *,
-    concepts: Sequence[str] | None = None,
+    concepts: Sequence[str] | str | None = None,
     method: Literal["pattern", "saliency"] = "pattern",
     null: Literal["moran", "permutation", "none"] = "moran",
     target: Literal["auto", "score", "both", "label"] = "auto",
@@ -48,8 +49,8 @@ def rank_genes_concepts(
     layer: str | None = None,
     concepts_key: str = KEYS.CONCEPTS,
     score_key: str | None = None,
-    saliency_key: str = KEYS.SALIENCY,
-    key_added: str = KEYS.RANK,
+    saliency_key: str | None = None,
+    key_added: str | None = None,
     seed: int = 0,
     copy: bool = False,
 ) -> AnnData | None:
@@ -88,7 +89,8 @@ def rank_genes_concepts(
     layer
         Layer with the counts; by default where the concepts were made from.
     concepts_key, saliency_key, key_added
-        Where to read and write.
+        Where to read and write. Another set of concepts has slots of its own: ``concepts_key="seeds"`` reads
+        ``varm["seeds_saliency"]`` and writes ``uns["rank_genes_seeds"]``.
     score_key
         Entry of ``obsm`` with the scores; by default the one that ``stc.tl.concepts`` wrote. See ``stc.tl.cross_fit``.
     seed
@@ -142,7 +144,9 @@ def rank_genes_concepts(
     check_copy(adata, copy)
     check_filled(concepts=concepts)
     made = read_concepts(adata, concepts_key)
-    chosen = list(range(len(made.names))) if concepts is None else [made.index(c) for c in concepts]
+    saliency_key = saliency_key or concept_slot(KEYS.SALIENCY, concepts_key)
+    key_added = key_added or concept_slot(KEYS.RANK, concepts_key)
+    chosen = list(range(len(made.names))) if concepts is None else [made.index(c) for c in as_names(concepts)]
     names, labels = [made.names[j] for j in chosen], [made.labels[j] for j in chosen]
     members = membership(adata, made)
     members = Membership(names, members.members[:, chosen])
@@ -209,7 +213,8 @@ def rank_genes_concepts(
             "n_sections": agreed.n_sections.astype(np.float64),
             "sign_consistency": agreed.sign_consistency,
         }
-    groupby = made.params.get("groupby") or KEYS.GROUP
+    group_key = concept_slot(KEYS.GROUP, concepts_key)
+    groupby = made.params.get("groupby") or group_key
     params: dict[str, Any] = {
         "groupby": groupby,
         "reference": made.params.get("reference", "rest"),
@@ -227,6 +232,8 @@ def rank_genes_concepts(
         "section_source": found.how,
         "graph_key": graph_key or "",
         "graph": "none" if null != "moran" else "obsp" if graph_key is not None else "coordinates",
+        "concepts_key": concepts_key,
+        "saliency_key": saliency_key,
     }
     if layer is not None:
         params["layer"] = layer
@@ -239,8 +246,8 @@ def rank_genes_concepts(
             del out.varm[f"{key_added}_{name}"]
     for name, values in tables.items():
         out.varm[f"{key_added}_{name}"] = pd.DataFrame(values, index=adata.var_names, columns=labels)
-    if groupby == KEYS.GROUP:
-        out.obs[KEYS.GROUP] = _group_column(members, adata.obs_names)
+    if groupby == group_key:
+        out.obs[group_key] = _group_column(members, adata.obs_names)
     return out if copy else None
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from anndata import AnnData
 
-from st_concepts._keys import KEYS
+from st_concepts._keys import KEYS, concept_slot
 from st_concepts._processes import size
 from st_concepts.attribution import Method, Options, get_method
 from st_concepts.attribution._section import Baseline, Section
@@ -32,7 +32,7 @@ def saliency(
     cache: bool | Literal["auto"] = "auto",
     layer: str | None = None,
     concepts_key: str = KEYS.CONCEPTS,
-    key_added: str = KEYS.SALIENCY,
+    key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     """What the model reads: mean attribution of each gene to each concept score, over the spots of the concept.
@@ -67,7 +67,8 @@ def saliency(
     layer
         Layer with the counts; by default that of the model.
     concepts_key, key_added
-        Where to read and write.
+        Where to read and write. Another set of concepts has slots of its own: ``concepts_key="seeds"`` writes
+        ``varm["seeds_saliency"]``.
     copy
         Return a changed copy instead of writing into ``adata``.
 
@@ -104,6 +105,7 @@ def saliency(
     section = Section.open(adata, model, layer=layer, key=concepts_key)
     record, options = get_method(method), options or Options()
     chosen, made = section.chosen(concepts), section.concepts
+    key_added = key_added or concept_slot(KEYS.SALIENCY, concepts_key)
     if cache == "auto":
         cache = adata.n_obs <= _CACHE_BELOW and in_memory(count_matrix(adata, section.layer))
     if cache and record.linear_in_concept and size() == 1:

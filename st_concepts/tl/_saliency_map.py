@@ -14,7 +14,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from st_concepts._files import expanded
-from st_concepts._keys import KEYS, saliency_layer
+from st_concepts._keys import KEYS, concept_slot, saliency_layer
+from st_concepts._names import as_names, unknown_name
 from st_concepts._processes import size as n_processes
 from st_concepts.attribution import Method, Options, get_method, spot_attributions
 from st_concepts.attribution._registry import effective_form
@@ -59,7 +60,8 @@ def saliency_map(
     method, baseline, options, layer, concepts_key
         As in `saliency`.
     key_added
-        Layer to write; ``"concept_saliency_<concept>"`` by default.
+        Layer to write; ``"concept_saliency_<concept>"`` by default, ``"seeds_saliency_<concept>"`` for concepts that
+        are kept under ``concepts_key="seeds"``.
     memory_budget
         Bytes that the layer may take in memory.
     store
@@ -113,7 +115,7 @@ def saliency_map(
     j = section.concepts.index(concept)
     every = isinstance(genes, str) and genes == "all"
     in_model, in_data = _columns(section, genes)
-    name = key_added or saliency_layer(section.concepts.labels[j])
+    name = key_added or saliency_layer(section.concepts.labels[j], concept_slot(KEYS.SALIENCY_MAP, concepts_key))
     maps = _Maps(section, record, j, in_model, in_data, baseline, options, keep_dense=every)
     if store is not None:
         refuse_existing(store)
@@ -147,13 +149,16 @@ def _columns(section: Section, genes: Sequence[str] | str) -> tuple[np.ndarray, 
         in_model = have.get_indexer(names)
         in_data = np.flatnonzero(in_model >= 0)
         return in_model[in_data], in_data
-    wanted = pd.Index([genes] if isinstance(genes, str) else list(genes)).astype(str).unique()
+    wanted = pd.Index(as_names(genes)).unique()
     if not len(wanted):
         raise ValueError("genes is empty; name at least one gene.")
     in_model, in_data = have.get_indexer(wanted), names.get_indexer(wanted)
     for index, where in ((in_data, "adata.var_names"), (in_model, "the model")):
         if (index < 0).any():
-            raise KeyError(f"Genes that are not in {where}: {', '.join(wanted[index < 0][:5])}.")
+            unknown, there = wanted[index < 0], names if where == "adata.var_names" else have
+            raise KeyError(
+                f"Genes that are not in {where}: {', '.join(unknown[:5])}; {unknown_name(unknown[0], there)}"
+            )
     order = np.argsort(in_data)
     return in_model[order], in_data[order]
 

@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._keys import KEYS
+from st_concepts._names import as_names, unknown_name
 from st_concepts.attribution import Options, explain, get_method
 from st_concepts.io._frames import plain
 from st_concepts.models._gene_vae import GeneVAE
@@ -101,13 +102,11 @@ def spatial_saliency(
     stored = _stored(adata, model, key)
     names, labels = [str(n) for n in stored["names"]], [str(n) for n in stored["labels"]]
     chosen = _chosen(concepts, names, labels)
-    if isinstance(genes, str):
-        genes = [genes]
 
     total: dict[str, np.ndarray] = {}
     single: dict[str, pd.DataFrame] = {}
     for i in chosen:
-        members = [str(g) for g in (stored["genes"][labels[i]] if genes is None else genes)]
+        members = as_names(stored["genes"][labels[i]] if genes is None else genes)
         found = explain(
             model.encoder,
             model.images(members, adata, layer=layer)[:, None],
@@ -148,11 +147,11 @@ def _stored(adata: AnnData, model: GeneVAE, key: str) -> Mapping[str, Any]:
 def _chosen(concepts: Sequence[str] | str | None, names: list[str], labels: list[str]) -> list[int]:
     if concepts is None:
         return list(range(len(names)))
-    wanted = [concepts] if isinstance(concepts, str) else list(concepts)
+    wanted = as_names(concepts)
     index = []
     for name in wanted:
         known = next((k for k in (names, labels) if name in k), None)
         if known is None:
-            raise KeyError(f"Concept {name!r} is unknown; there are: {', '.join(names)}.")
+            raise KeyError(f"Concept {name!r} is unknown; {unknown_name(name, names)}")
         index.append(known.index(name))
     return index

@@ -1,0 +1,45 @@
+"""Data for a model that was read from a file, checked as those that a model is made with."""
+
+from __future__ import annotations
+
+import warnings
+
+import pandas as pd
+from anndata import AnnData
+
+from st_concepts.models._sections import section_names
+from st_concepts.models._validate import align_genes, check_counts
+from st_concepts.models._where import callers_level, model_layer
+
+
+def check_attached(
+    adata: AnnData, var_names: pd.Index, *, layer: str | None, batch_key: str | None, sections: list[str]
+) -> None:
+    """Check that a model of these genes and sections can read ``adata``.
+
+    Raises
+    ------
+    TypeError
+        Not an AnnData.
+    KeyError
+        The column with the sections is missing.
+    ValueError
+        Anything but raw counts; fewer than half of the genes of the model are there.
+
+    Warns
+    -----
+    UserWarning
+        Missing genes, sections that the model was not fitted on, a missing layer.
+    """
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"The second argument of load is an AnnData, not {type(adata).__name__}; devices go by name.")
+    align_genes(pd.Index(adata.var_names.astype(str)), var_names)
+    check_counts(adata, model_layer(adata, layer, None))
+    unknown = [s for s in section_names(adata.obs, batch_key) if s not in sections] if sections else []
+    if unknown:
+        warnings.warn(
+            f"adata.obs[{batch_key!r}] holds sections that the model was not fitted on ({', '.join(unknown[:5])}); the "
+            f"mean of the known ones ({', '.join(sections[:5])}) serves them.",
+            UserWarning,
+            stacklevel=callers_level(),
+        )
