@@ -22,7 +22,7 @@ from torch import nn
 from benchmarks._common import Measured, environment, measured, table, write_json
 from st_concepts.attribution import group_attributions, iter_batches, other_groups_baselines
 from st_concepts.models._encoder import Encoder, FirstLayer
-from st_concepts.models._modules import SpotModule
+from st_concepts.models._spot.module import SpotModule
 
 TARGETS = {
     ("SpotVAE", "integrated_gradients"): 50,

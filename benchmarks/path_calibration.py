@@ -19,7 +19,7 @@ from scipy.stats import mannwhitneyu
 
 import st_concepts as stc
 from benchmarks._common import write_json
-from st_concepts.models._features import log_normalize
+from st_concepts._counts.features import log_normalize
 from st_concepts.stats import fdr_bh
 
 LAYERS = ["ONL", "GL", "OPL", "MCL", "GCL"]

@@ -1,72 +1,85 @@
-"""Which slots of an AnnData hold results of this package, of every set of concepts and under names of the user's."""
+"""Every slot name that the package reads or writes, written once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from anndata import AnnData
-
-from st_concepts._keys import KEYS, concept_slot
-
-# by part of the AnnData: slots of one set of concepts, of which a second set has its own
-_OF_A_SET = {
-    "obs": (KEYS.DISAGREEMENT, KEYS.GROUP),
-    "obsm": (KEYS.SCORE, KEYS.MEMBERS, KEYS.CROSS_FIT),
-    "varm": (KEYS.SALIENCY, KEYS.GRADIENT),
-    "uns": (KEYS.RANK, KEYS.SALIENCY),
-}
-# slots that begin so, with an underscore and more: tables of a ranking, maps of a concept
-_BEGIN_IN_A_SET = {"varm": (KEYS.RANK,), "layers": (KEYS.SALIENCY_MAP,), "uns": (KEYS.SALIENCY,)}
-_OTHERS = {
-    "obsm": (KEYS.LATENT, KEYS.PATTERN, KEYS.SPATIAL_SALIENCY),
-    "uns": (KEYS.GENE_CONCEPTS, KEYS.SPATIAL_SALIENCY),
-}
-_BEGIN_OTHERS = {"obsm": (KEYS.SPATIAL_SALIENCY,)}
-_PARTS = ("obs", "obsm", "varm", "layers", "uns")
-# what tells entries of uns that are ours
-_SET = {"names", "vectors", "center", "scale", "model", "params"}
-_RANKING = {"null", "target", "concepts", "model"}
-_SALIENCY = {"method", "model", "path"}
+from collections.abc import Iterable
+from typing import NamedTuple
 
 
-def found_slots(adata: AnnData) -> list[tuple[str, str]]:
-    """``(part, slot)`` of every result in ``adata``, such as ``("obsm", "concept_score")``.
+class _Keys(NamedTuple):
+    # obs
+    BATCH: str = "section"
+    DISAGREEMENT: str = "concept_disagreement"
+    GROUP: str = "concept_group"
+    # obsm
+    SPATIAL: str = "spatial"
+    LATENT: str = "X_stc"
+    SCORE: str = "concept_score"
+    MEMBERS: str = "concept_members"
+    CROSS_FIT: str = "concept_score_crossfit"
+    PATTERN: str = "concept_pattern"
+    SPATIAL_SALIENCY: str = "spatial_saliency"
+    # varm
+    SALIENCY: str = "concept_saliency"
+    GRADIENT: str = "concept_gradient"
+    # layers: prefix + "_" + safe label of the concept
+    SALIENCY_MAP: str = "concept_saliency"
+    # uns
+    CONCEPTS: str = "concepts"
+    GENE_CONCEPTS: str = "gene_concepts"
+    RANK: str = "rank_genes_concepts"
 
-    Results under names that the user chose are found through their entry in ``uns``; an embedding or a cross-fitted
-    score under another name has none, and stays.
+
+KEYS = _Keys()
+
+
+def safe_labels(names: Iterable[str]) -> list[str]:
+    """Labels that anndata accepts as keys and columns, unique and in the order of ``names``.
+
+    anndata refuses ``/`` in keys, so ``"L2/3"`` becomes ``"L2_3"``; a backslash, a name that begins with a dot and
+    ``"_index"`` are mended likewise. Should that collide with another name, a number is appended, and so it is where
+    two names differ in case only, which would be one folder of a zarr store on many disks. True names are kept in
+    ``uns["concepts"]["names"]``.
+
+    Examples
+    --------
+    >>> safe_labels(["L1", "L2/3", "L2_3", "l1"])
+    ['L1', 'L2_3_1', 'L2_3', 'l1_1']
     """
-    exact: set[tuple[str, str]] = set()
-    begin: set[tuple[str, str]] = set()
-
-    def add(into: set[tuple[str, str]], table: Mapping[str, tuple[str, ...]], key: str = KEYS.CONCEPTS) -> None:
-        into.update((part, concept_slot(base, key)) for part, bases in table.items() for base in bases)
-
-    add(exact, _OTHERS)
-    add(begin, _BEGIN_OTHERS)
-    add(exact, _OF_A_SET)
-    add(begin, _BEGIN_IN_A_SET)
-    for key, entry in adata.uns.items():
-        params = _mapping(_mapping(entry).get("params"))
-        if set(_mapping(entry)) >= _SET:
-            add(exact, _OF_A_SET, key)
-            add(begin, _BEGIN_IN_A_SET, key)
-            exact |= {("uns", key), ("obsm", str(params.get("score_key") or KEYS.SCORE))}
-        elif set(params) >= _RANKING:
-            exact.add(("uns", key))
-            begin.add(("varm", key))
-        elif set(params) >= _SALIENCY:
-            exact |= {("uns", key), ("varm", key), ("layers", key)}
-        elif set(_mapping(entry)) >= {"names", "labels", "vectors", "genes", "tables", "model"}:
-            exact.add(("uns", key))
-    return [
-        (part, slot)
-        for part in _PARTS
-        for slot in getattr(adata, part)
-        if slot is not None
-        and ((part, slot) in exact or any(p == part and str(slot).startswith(f"{b}_") for p, b in begin))
-    ]
+    names = [str(n) for n in names]
+    # names that can stay as they are have the first right to them
+    taken = {n.casefold(): n for n in reversed(names) if _safe(n) == n}
+    out: list[str] = []
+    for name in names:
+        label = base = _safe(name)
+        i = 0
+        while taken.get(label.casefold(), name) != name or label in out:
+            i += 1
+            label = f"{base}_{i}"
+        taken.setdefault(label.casefold(), name)
+        out.append(label)
+    return out
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+def _safe(name: str) -> str:
+    """A name without what a key of h5ad or zarr cannot hold."""
+    name = name.replace("/", "_").replace("\\", "_")
+    return f"_{name[1:]}" if name.startswith(".") else "index_" if name == "_index" else name
+
+
+def saliency_layer(label: str, key_added: str = KEYS.SALIENCY_MAP) -> str:
+    """Name of the layer that holds the per-spot saliency of the concept with safe label ``label``."""
+    return f"{key_added}_{label}"
+
+
+def concept_slot(base: str, key_added: str = KEYS.CONCEPTS) -> str:
+    """Slot that belongs to a set of concepts: a second set, under another key, gets slots of its own.
+
+    Examples
+    --------
+    >>> concept_slot(KEYS.SCORE), concept_slot(KEYS.SCORE, "seeds"), concept_slot(KEYS.RANK, "seeds")
+    ('concept_score', 'seeds_score', 'rank_genes_seeds')
+    """
+    if key_added == KEYS.CONCEPTS:
+        return base
+    return base.replace("concepts" if "concepts" in base else "concept", key_added, 1)

@@ -14,8 +14,8 @@ import st_concepts as stc
 PACKAGE = Path(stc.__file__).parent
 # who may import whom: a module sees those of lower level, and its own
 LEVELS = [
-    {"_keys", "_names", "_processes", "_progress", "_files", "_spreadsheet"},
-    {"_counts", "_slots"},
+    {"_slots", "_names", "_distributed", "_log", "_files", "_spreadsheet"},
+    {"_counts", "_results"},
     {"io", "stats"},
     {"datasets", "models"},
     {"concepts"},
@@ -81,10 +81,10 @@ def test_the_import_reader_sees_every_way_to_import(tmp_path, monkeypatch):
     file = package / "io" / "a.py"
     file.write_text(
         "import st_concepts.tl\nfrom st_concepts import pl\ndef f():\n    from ..get import markers\n"
-        "    from st_concepts.models._encoder import X\nfrom ._rows import y\nfrom .. import _keys\n"
+        "    from st_concepts.models._encoder import X\nfrom ._rows import y\nfrom .. import _slots\n"
     )
     monkeypatch.setattr(sys.modules[__name__], "PACKAGE", package)
-    assert {name for name, _ in imports(file)} == {"tl", "pl", "get", "models", "io", "_keys"}
+    assert {name for name, _ in imports(file)} == {"tl", "pl", "get", "models", "io", "_slots"}
 
 
 def test_importing_the_package_pulls_in_nothing_heavy():

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from st_concepts._processes import all_gather, all_sum, mine, my_rows, rank, size
+from st_concepts._distributed import all_gather, all_sum, mine, my_rows, rank, size
 
 WORKER = """
 import sys
 import numpy as np
 import torch.distributed as dist
-from st_concepts._processes import all_gather, all_sum, mine, my_rows, rank, size
+from st_concepts._distributed import all_gather, all_sum, mine, my_rows, rank, size
 
 assert (rank(), size()) == (0, 1)
 who, out = int(sys.argv[1]), sys.argv[2]
@@ -89,6 +89,6 @@ def test_alone_everything_stays_as_it_is():
 
 def test_torch_is_not_imported_to_find_out():
     code = (
-        "import sys; from st_concepts import _processes as p; assert p.size() == 1; assert 'torch' not in sys.modules"
+        "import sys; from st_concepts import _distributed as p; assert p.size() == 1; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

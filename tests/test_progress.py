@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import pytest
 import scanpy as sc
 
-from st_concepts import _progress
-from st_concepts._progress import bar, get_logger
+from st_concepts import _log as _progress
+from st_concepts._log import bar, get_logger
 
 
 class Terminal(io.StringIO):
@@ -81,7 +81,7 @@ def test_a_bar_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_scanpy_is_not_imported_for_it() -> None:
     code = (
-        "import sys; from st_concepts._progress import bar, get_logger, verbosity\n"
+        "import sys; from st_concepts._log import bar, get_logger, verbosity\n"
         "list(bar(range(2), desc='a', unit='b', progress=True)); get_logger('io').warning('seen'); "
         "get_logger('io').info('not seen'); print('scanpy' in sys.modules, verbosity())"
     )

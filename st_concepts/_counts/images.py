@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import Sections, library_of
-from st_concepts._keys import KEYS
+from st_concepts._slots import KEYS
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from st_concepts._keys import KEYS
+from st_concepts._slots import KEYS
 
 # no unit of length makes a tissue this large or this small: a hundred metres in nanometres, a nanometre in metres
 _LARGEST, _SMALLEST = 1e11, 1e-9

@@ -13,7 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from st_concepts._counts.positions import positions
-from st_concepts._keys import KEYS, safe_labels
+from st_concepts._slots import KEYS, safe_labels
 
 # columns that hold sections by custom, best first
 CANDIDATES = (KEYS.BATCH, "library_id", "sample")

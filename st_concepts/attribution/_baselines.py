@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from st_concepts.attribution._checks import check_baseline
+from st_concepts.attribution._inputs import check_baseline
 from st_concepts.models._encoder import FeatureMatrix
 
 

@@ -12,11 +12,11 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from st_concepts.attribution._checks import check_concepts, evaluating
-from st_concepts.attribution._deltas import expected_passes, multipliers
 from st_concepts.attribution._hookable import check_hookable
+from st_concepts.attribution._inputs import check_concepts, evaluating
+from st_concepts.attribution._methods.gradient import expected_passes, multipliers
 from st_concepts.attribution._registry import Method, Options, effective_form, get_method
-from st_concepts.attribution._run import MAX_DRAWS
+from st_concepts.attribution._runner import MAX_DRAWS
 from st_concepts.attribution._spot import spot_attributions
 from st_concepts.models._encoder import Encoder, FeatureMatrix
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from st_concepts._processes import all_sum
-from st_concepts.attribution._checks import check_baseline, check_codes, check_features
-from st_concepts.attribution._deltas import expected_passes, multipliers
-from st_concepts.attribution._occlude import occlusion_entries
+from st_concepts._distributed import all_sum
+from st_concepts.attribution._inputs import check_baseline, check_codes, check_features
+from st_concepts.attribution._methods.gradient import expected_passes, multipliers
+from st_concepts.attribution._methods.occlusion import occlusion_entries
 from st_concepts.attribution._registry import Method, Options, effective_form, get_method
 from st_concepts.attribution._result import Batch, GroupAttribution, expand_directions
-from st_concepts.attribution._run import Runner
+from st_concepts.attribution._runner import Runner
 from st_concepts.models._encoder import Encoder, FeatureMatrix
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from st_concepts.attribution._checks import check_concepts
+from st_concepts.attribution._inputs import check_concepts
 from st_concepts.attribution._registry import Method
 from st_concepts.models._encoder import FeatureMatrix
 

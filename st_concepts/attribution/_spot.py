@@ -9,17 +9,17 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from st_concepts.attribution._checks import (
+from st_concepts.attribution._inputs import (
     check_baseline,
     check_codes,
     check_concepts,
     check_features,
     check_genes,
 )
-from st_concepts.attribution._deltas import expected_passes, multipliers
-from st_concepts.attribution._occlude import occlusion_entries
+from st_concepts.attribution._methods.gradient import expected_passes, multipliers
+from st_concepts.attribution._methods.occlusion import occlusion_entries
 from st_concepts.attribution._registry import Method, Options, effective_form, get_method
-from st_concepts.attribution._run import Runner
+from st_concepts.attribution._runner import Runner
 from st_concepts.models._encoder import Encoder, FeatureMatrix
 
 

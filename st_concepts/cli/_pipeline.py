@@ -11,12 +11,11 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts import get, pl, tl
+from st_concepts._counts.frames import drop_column
 from st_concepts._counts.sections import sections_of
-from st_concepts._keys import KEYS, saliency_layer
-from st_concepts._slots import found_slots
+from st_concepts._slots import KEYS, found_slots, saliency_layer
 from st_concepts.cli._errors import say
 from st_concepts.concepts import read_concepts
-from st_concepts.io._frames import drop_column
 from st_concepts.models import SpotVAE
 from st_concepts.pl._finish import finish
 from st_concepts.pl._histograms import auroc

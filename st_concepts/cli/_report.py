@@ -6,7 +6,7 @@ from pathlib import Path
 
 from st_concepts import SpotVAE, io, report
 from st_concepts._files import expanded
-from st_concepts._keys import KEYS
+from st_concepts._slots import KEYS
 from st_concepts.cli._errors import UsageError, one_line, say
 from st_concepts.cli._paths import Input, Output, Plan
 from st_concepts.report._write import libraries

@@ -13,9 +13,10 @@ import numpy as np
 from anndata import AnnData
 
 from st_concepts import get, io, report
+from st_concepts._counts.check import check_counts, count_matrix
 from st_concepts._counts.labels import clean_labels, is_boolean, taken_as_missing
 from st_concepts._files import expanded, make_folder
-from st_concepts._keys import KEYS
+from st_concepts._slots import KEYS
 from st_concepts.attribution import get_method
 from st_concepts.cli._errors import UsageError, complain, say
 from st_concepts.cli._files import write_csv, write_result
@@ -24,8 +25,7 @@ from st_concepts.cli._pipeline import PICTURES, Settings, analyse, drop_results,
 from st_concepts.cli._report import check_report
 from st_concepts.cli._tissue import check_tissue
 from st_concepts.concepts import get_estimator
-from st_concepts.io._platforms import KINDS
-from st_concepts.models._validate import check_counts, count_matrix
+from st_concepts.io._read import KINDS
 from st_concepts.tl._rank_genes import STATISTICS
 
 Null = Literal["moran", "permutation", "none"]

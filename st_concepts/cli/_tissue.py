@@ -7,7 +7,7 @@ from anndata import AnnData
 from st_concepts._counts.images import read_images
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import read_sections, sections_of
-from st_concepts._keys import KEYS
+from st_concepts._slots import KEYS
 from st_concepts.cli._errors import complain, one_line, say
 from st_concepts.cli._pipeline import Settings
 

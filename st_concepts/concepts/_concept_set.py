@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from st_concepts._keys import KEYS, concept_slot, safe_labels
+from st_concepts._counts.frames import plain
 from st_concepts._names import as_name, unknown_name
-from st_concepts.io._frames import plain
+from st_concepts._slots import KEYS, concept_slot, safe_labels
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts._keys import KEYS
+from st_concepts._slots import KEYS
 
 from ._registry import LAYER_COLORS, LAYERS
 

@@ -12,9 +12,9 @@ from scipy.spatial import cKDTree
 
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import sections_of
-from st_concepts._keys import KEYS
+from st_concepts._slots import KEYS
 from st_concepts.concepts import read_concepts
-from st_concepts.concepts._stream import membership, scores
+from st_concepts.models._section import membership, scores
 from st_concepts.stats import NullModel, association_test, moran_null, permutation_null
 
 _WAVES = 64  # random Fourier features a field

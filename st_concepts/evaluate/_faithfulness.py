@@ -11,9 +11,9 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
-from st_concepts._keys import KEYS, concept_slot
-from st_concepts.attribution._run import Runner
-from st_concepts.attribution._section import Baseline, Section
+from st_concepts._slots import KEYS, concept_slot
+from st_concepts.attribution._explained import Baseline, Section
+from st_concepts.attribution._runner import Runner
 from st_concepts.models._encoder import FeatureMatrix
 
 # share of a concept's spots in which a gene must be seen to count as expressed there

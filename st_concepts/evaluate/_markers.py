@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.stats import hypergeom, mannwhitneyu
 
-from st_concepts._keys import KEYS, concept_slot
+from st_concepts._slots import KEYS, concept_slot
 from st_concepts.concepts import read_concepts
 from st_concepts.datasets import bulb_markers
 

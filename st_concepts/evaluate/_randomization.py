@@ -12,13 +12,13 @@ import torch
 from anndata import AnnData
 from torch import nn
 
-from st_concepts._keys import KEYS
+from st_concepts._slots import KEYS
 from st_concepts.attribution import Options, get_method
-from st_concepts.attribution._checks import modules_of
-from st_concepts.attribution._section import Baseline, Section
-from st_concepts.evaluate._ranks import spearman
+from st_concepts.attribution._explained import Baseline, Section
+from st_concepts.attribution._inputs import modules_of
 from st_concepts.models import Encoder
 from st_concepts.models._encoder import FeatureMatrix, FirstLayer
+from st_concepts.stats._ranks import spearman
 
 FIRST = "first layer"
 

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from st_concepts._keys import KEYS
 from st_concepts._names import as_names
+from st_concepts._slots import KEYS
 from st_concepts.attribution import Options, get_method
-from st_concepts.attribution._section import Baseline, Section
+from st_concepts.attribution._explained import Baseline, Section
 from st_concepts.concepts import ConceptSet, get_estimator, read_concepts
-from st_concepts.concepts._stream import as_encoder, counts_layer, embed_all, informative, membership
-from st_concepts.evaluate._ranks import spearman, top_overlap
 from st_concepts.models import Encoder, SpotVAE
+from st_concepts.models._section import as_encoder, counts_layer, embed_all, informative, membership
+from st_concepts.stats._ranks import spearman, top_overlap
 
 
 def stability(

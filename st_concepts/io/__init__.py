@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from st_concepts._counts.labels import MISSING
+from st_concepts.io._annotations.outlines import write_annotation
+from st_concepts.io._annotations.read import read_annotation
+from st_concepts.io._readers.st import read_st
 
-from ._annotate import read_annotation
-from ._geojson_write import write_annotation
-from ._platform_write import write
-from ._platforms import detect_kind, read
-from ._st import read_st
+from ._read import detect_kind, read
+from ._write import write
 
 __all__ = ["MISSING", "detect_kind", "read", "read_annotation", "read_st", "write", "write_annotation"]

@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from ._content import ClearError
+from st_concepts._files.content import ClearError
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.frames import as_frame, plain
 from st_concepts._counts.layers import layers_of
-
-from ._frames import as_frame, plain
 
 _AXES = ("obsm", "varm", "obsp", "varp")
 

@@ -7,9 +7,9 @@ import warnings
 import pandas as pd
 from anndata import AnnData
 
-from st_concepts.models._sections import section_names
-from st_concepts.models._validate import align_genes, check_counts
-from st_concepts.models._where import callers_level, model_layer
+from st_concepts._counts.check import align_genes, check_counts
+from st_concepts._counts.elsewhere import callers_level, model_layer
+from st_concepts._counts.obs import section_names
 
 
 def check_attached(

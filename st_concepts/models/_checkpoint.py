@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from st_concepts._files import replaceable, whole_file
-from st_concepts.io._content import check_content
+from st_concepts._files.content import check_content
 from st_concepts.models._schema import shown
 
 FORMAT = "st_concepts.model"

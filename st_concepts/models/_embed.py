@@ -8,9 +8,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from st_concepts._counts.features import sizes
+from st_concepts._counts.sparse import sparse_product
 from st_concepts.models._encoder import Encoder, FeatureMatrix
-from st_concepts.models._features import sizes
-from st_concepts.models._sparse import sparse_product
 
 
 def embed_counts(

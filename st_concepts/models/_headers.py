@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from st_concepts.models import _schema as s
-from st_concepts.models._conv import ConvConfig, ConvDecoder, ConvEncoder
-from st_concepts.models._gene_recipe import RECIPES
+from st_concepts.models._image.conv import ConvConfig, ConvDecoder, ConvEncoder
+from st_concepts.models._image.gene_recipe import RECIPES
 
 Tensors = Mapping[str, torch.Tensor]
 Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from st_concepts.io._frames import column
+from st_concepts._counts.frames import column
 from st_concepts.models._encoder import FeatureMatrix, FirstLayer
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
-from st_concepts._keys import KEYS
+from st_concepts._slots import KEYS
 from st_concepts.concepts import read_concepts
 from st_concepts.get import concept_scores as get_scores
 from st_concepts.pl._finish import finish, given_axes, new_axes

@@ -12,13 +12,13 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts._keys import KEYS, concept_slot
+from st_concepts._counts.check import count_matrix
+from st_concepts._counts.rows import iter_rows
+from st_concepts._slots import KEYS, concept_slot
 from st_concepts.concepts import ConceptSet, read_concepts
-from st_concepts.concepts._stream import informative
 from st_concepts.get import concept_scores
 from st_concepts.get import markers as get_markers
-from st_concepts.io._rows import iter_rows
-from st_concepts.models._validate import count_matrix
+from st_concepts.models._section import informative
 from st_concepts.pl._finish import finish
 from st_concepts.pl._groups import chosen, colors_of, members_of, one_group, palette
 

@@ -11,11 +11,11 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts._keys import KEYS, concept_slot, saliency_layer
+from st_concepts._counts.rows import as_csr
 from st_concepts._names import as_names, unknown_name
+from st_concepts._slots import KEYS, concept_slot, saliency_layer
 from st_concepts.concepts import ConceptSet, read_concepts
 from st_concepts.get import concept_scores as get_scores
-from st_concepts.io._rows import as_csr
 from st_concepts.pl._groups import chosen, colors_of, shown_labels
 from st_concepts.pl._tissue import draw, symmetric
 

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from st_concepts._counts.images import TissueImage, read_images
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import Sections, sections_of
-from st_concepts._keys import KEYS
+from st_concepts._slots import KEYS
 from st_concepts.pl._finish import finish, given_axes, new_axes
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts import get
-from st_concepts._keys import KEYS
+from st_concepts._slots import KEYS
 from st_concepts.concepts import ConceptSet
 from st_concepts.report import _pack
 from st_concepts.report._checks import Agreement

@@ -11,15 +11,15 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from st_concepts import get
+from st_concepts._counts.expression import expression
 from st_concepts._counts.images import TissueImage
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import Sections
-from st_concepts._keys import KEYS, saliency_layer
+from st_concepts._slots import KEYS, saliency_layer
 from st_concepts.concepts import ConceptSet
 from st_concepts.concepts._membership import defining_labels
 from st_concepts.pl._groups import colors_of, palette
 from st_concepts.report import _pack
-from st_concepts.tl._expression import expression
 
 # the colour maps of the pictures in st_concepts.pl
 _SCORE, _SALIENCY, _AMOUNT = SCALES = ("RdBu_r", "BrBG_r", "viridis")

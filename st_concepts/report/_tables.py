@@ -13,11 +13,11 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts import __version__, get
-from st_concepts._keys import KEYS
+from st_concepts._counts.rows import iter_rows
+from st_concepts._slots import KEYS
 from st_concepts.attribution import METHODS
 from st_concepts.concepts import ConceptSet
 from st_concepts.concepts._membership import defining_labels
-from st_concepts.io._rows import iter_rows
 from st_concepts.models._info import model_info, titled
 from st_concepts.pl._histograms import auroc
 from st_concepts.tl._common import as_encoder, membership

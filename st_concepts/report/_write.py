@@ -20,8 +20,8 @@ from st_concepts._counts.images import TissueImage, read_images
 from st_concepts._counts.layers import layers_of
 from st_concepts._counts.sections import Sections, sections_of
 from st_concepts._files import make_folder, replaceable, whole_file
-from st_concepts._keys import KEYS, saliency_layer
-from st_concepts._progress import get_logger
+from st_concepts._log import get_logger
+from st_concepts._slots import KEYS, saliency_layer
 from st_concepts.concepts import ConceptSet, read_concepts
 from st_concepts.models import SpotVAE
 from st_concepts.pl import concept_scores

@@ -7,8 +7,8 @@ from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._graph import check_graph, section_codes, spatial_graph
 from st_concepts.stats._moran import MoranNull, moran_i, moran_null, moran_surrogates
 from st_concepts.stats._null import NullModel, PermutationNull, permutation_null
-from st_concepts.stats._row_stream import RowStream
 from st_concepts.stats._sections import CombinedResult, association_by_section, combine_sections
+from st_concepts.stats._sums import RowStream
 from st_concepts.stats._tiles import balanced_tiles
 
 __all__ = [

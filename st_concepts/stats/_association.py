@@ -13,9 +13,9 @@ from scipy.stats import norm, t
 
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._null import Matrix, NullModel, permutation_null
-from st_concepts.stats._row_stream import RowStream
 from st_concepts.stats._statistics import Target, run_matrix
 from st_concepts.stats._streamed import Job, run_stream
+from st_concepts.stats._sums import RowStream
 
 
 @dataclass(frozen=True)

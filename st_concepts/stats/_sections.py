@@ -11,8 +11,8 @@ from scipy.stats import norm
 from st_concepts.stats._association import AssociationResult, Plan, association_test
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._null import Matrix, NullModel
-from st_concepts.stats._row_stream import RowStream
 from st_concepts.stats._streamed import run_stream
+from st_concepts.stats._sums import RowStream
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from st_concepts.stats._null import Matrix, NullModel, PermutationNull
-from st_concepts.stats._row_stream import Moments
+from st_concepts.stats._sums import Moments
 
 # entries of a dense block of genes: 128 MiB in float64
 BLOCK_ENTRIES = 2**24

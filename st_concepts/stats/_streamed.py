@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from st_concepts._processes import all_sum, rank, size
+from st_concepts._distributed import all_sum, rank, size
 from st_concepts.stats._moran import MoranNull
 from st_concepts.stats._null import PermutationNull
-from st_concepts.stats._row_stream import UNIT_BYTES, Moments, RowStream, accumulate, gene_ranges
 from st_concepts.stats._statistics import BLOCK_ENTRIES, Genes, Hits, Target, counted, fill
+from st_concepts.stats._sums import UNIT_BYTES, Moments, RowStream, accumulate, gene_ranges
 
 # entries of shuffled copies that meet the rows at a time: 256 MiB in float64
 _COPY_ENTRIES = 2**25

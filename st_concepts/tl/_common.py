@@ -7,7 +7,7 @@ from typing import Any
 from anndata import AnnData
 
 from st_concepts._counts.layers import layers_of
-from st_concepts.concepts._stream import (
+from st_concepts.models._section import (
     BATCH_SIZE,
     as_encoder,
     counts_layer,

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.frames import column, drop_column
 from st_concepts._counts.labels import Labels, clean_labels, is_boolean, missing_words
-from st_concepts._keys import KEYS, concept_slot
+from st_concepts._distributed import all_sum
 from st_concepts._names import as_names, unknown_name
-from st_concepts._processes import all_sum
+from st_concepts._slots import KEYS, concept_slot
 from st_concepts.attribution import Batch, group_attributions
 from st_concepts.concepts import (
     ConceptSet,
@@ -29,7 +30,6 @@ from st_concepts.concepts import (
     soft_labels,
 )
 from st_concepts.concepts._membership import asked_for, check_names
-from st_concepts.io._frames import column, drop_column
 from st_concepts.models import Encoder
 from st_concepts.models._info import model_info
 from st_concepts.tl._common import as_encoder, check_copy, check_filled, counts_layer, embed_all, informative, stream

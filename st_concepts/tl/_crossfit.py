@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.check import count_matrix
 from st_concepts._counts.labels import clean_labels, is_boolean
 from st_concepts._counts.positions import positions
+from st_concepts._counts.rows import in_memory
 from st_concepts._counts.sections import sections_of
-from st_concepts._keys import KEYS
+from st_concepts._slots import KEYS
 from st_concepts.concepts import read_concepts
-from st_concepts.io._rows import in_memory
 from st_concepts.models import SpotVAE
-from st_concepts.models._validate import count_matrix
 from st_concepts.stats import balanced_tiles
 from st_concepts.tl._common import check_copy
 from st_concepts.tl._concepts import EstimatorName, concepts, obs_column

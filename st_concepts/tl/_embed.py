@@ -6,7 +6,7 @@ from typing import Any
 
 from anndata import AnnData
 
-from st_concepts._keys import KEYS
+from st_concepts._slots import KEYS
 from st_concepts.tl._common import as_encoder, check_copy, counts_layer, embed_all
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._counts.labels import clean_labels
-from st_concepts._keys import KEYS, safe_labels
 from st_concepts._names import as_names
+from st_concepts._slots import KEYS, safe_labels
 from st_concepts.concepts._gene_concepts import (
     GeneConcept,
     latent_correlation,
@@ -20,7 +20,7 @@ from st_concepts.concepts._gene_concepts import (
     make_gene_concept,
 )
 from st_concepts.concepts._membership import asked_for, check_names
-from st_concepts.models._gene_vae import GeneVAE
+from st_concepts.models._image.gene_vae import GeneVAE
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.tl._common import check_copy, check_filled
 from st_concepts.tl._concepts import obs_column

@@ -10,13 +10,14 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from st_concepts._counts.expression import Expression, SideSums
+from st_concepts._counts.frames import as_frame
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import sections_of
-from st_concepts._keys import KEYS, concept_slot, safe_labels
+from st_concepts._distributed import size
 from st_concepts._names import as_names
-from st_concepts._processes import size
+from st_concepts._slots import KEYS, concept_slot, safe_labels
 from st_concepts.concepts import DOUBT_ABOVE, ConceptSet, Membership, read_concepts
-from st_concepts.io._frames import as_frame
 from st_concepts.stats import (
     AssociationResult,
     NullModel,
@@ -26,9 +27,8 @@ from st_concepts.stats import (
     moran_null,
     permutation_null,
 )
+from st_concepts.stats._target import TARGETS, choose_target, mixed
 from st_concepts.tl._common import check_copy, check_filled, informative, membership, scores
-from st_concepts.tl._expression import Expression, SideSums
-from st_concepts.tl._target import TARGETS, choose_target, mixed
 
 # spots up to which a matrix is held for shuffled copies, which would otherwise be read for every few of them
 _HOLD_BELOW = 20_000

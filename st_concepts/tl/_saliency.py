@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 from anndata import AnnData
 
-from st_concepts._keys import KEYS, concept_slot
-from st_concepts._processes import size
+from st_concepts._counts.check import count_matrix
+from st_concepts._counts.rows import in_memory
+from st_concepts._distributed import size
+from st_concepts._slots import KEYS, concept_slot
 from st_concepts.attribution import Method, Options, get_method
-from st_concepts.attribution._section import Baseline, Section
-from st_concepts.io._rows import in_memory
-from st_concepts.models._validate import count_matrix
+from st_concepts.attribution._explained import Baseline, Section
 from st_concepts.tl._common import check_copy, check_filled
 from st_concepts.tl._concepts import gene_frame
 from st_concepts.tl._saliency_cache import cached_attributions

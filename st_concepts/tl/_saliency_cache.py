@@ -11,7 +11,7 @@ from threading import Lock
 import numpy as np
 
 from st_concepts.attribution import GroupAttribution, Method, Options, profile_baseline
-from st_concepts.attribution._section import Baseline, Section
+from st_concepts.attribution._explained import Baseline, Section
 
 # bytes; a group of 20 latent dimensions and 15,000 genes takes 2.4 MB
 MAX_BYTES = 256 * 2**20

@@ -13,17 +13,17 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from st_concepts._counts.origins import refuse_inside
+from st_concepts._counts.store import LayerWriter, open_layer, refuse_existing
+from st_concepts._distributed import size as n_processes
 from st_concepts._files import expanded
-from st_concepts._keys import KEYS, concept_slot, saliency_layer
 from st_concepts._names import as_names, unknown_name
-from st_concepts._processes import size as n_processes
+from st_concepts._slots import KEYS, concept_slot, saliency_layer
 from st_concepts.attribution import Method, Options, get_method, spot_attributions
+from st_concepts.attribution._explained import Baseline, Section
 from st_concepts.attribution._registry import effective_form
-from st_concepts.attribution._section import Baseline, Section
-from st_concepts.io._origins import refuse_inside
 from st_concepts.tl._common import check_copy, check_filled
 from st_concepts.tl._saliency import parameters
-from st_concepts.tl._saliency_store import LayerWriter, open_layer, refuse_existing
 
 MEMORY_BUDGET = 2 * 2**30
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from st_concepts._keys import KEYS, concept_slot
+from st_concepts._counts.frames import column
+from st_concepts._slots import KEYS, concept_slot
 from st_concepts.concepts import ConceptSet, read_concepts, score_frame
 from st_concepts.concepts._membership import defining_labels, reference_labels
-from st_concepts.io._frames import column
 from st_concepts.tl._common import as_encoder, check_copy, counts_layer, embed_all
 from st_concepts.tl._concepts import gene_frame, mean_gradient
 

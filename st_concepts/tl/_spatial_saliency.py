@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from st_concepts._keys import KEYS
+from st_concepts._counts.frames import plain
 from st_concepts._names import as_names, unknown_name
+from st_concepts._slots import KEYS
 from st_concepts.attribution import Options, explain, get_method
-from st_concepts.io._frames import plain
-from st_concepts.models._gene_vae import GeneVAE
+from st_concepts.models._image.gene_vae import GeneVAE
 from st_concepts.tl._common import check_copy
 from st_concepts.tl._gene_concepts import check_gene_model
 

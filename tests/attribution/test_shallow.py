@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from st_concepts.attribution import Options, explain
-from st_concepts.attribution._deltas import path_mean, pull_back, quadrature
+from st_concepts.attribution._methods.gradient import path_mean, pull_back, quadrature
 from st_concepts.attribution._registry import QUADRATURES
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st_concepts._counts.labels import MISSING, clean_labels, fold, is_boolean, looks_measured
-from st_concepts._keys import safe_labels
+from st_concepts._slots import safe_labels
 from st_concepts.concepts import from_labels, from_masks
 from st_concepts.concepts._membership import check_names
 

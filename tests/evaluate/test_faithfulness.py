@@ -85,7 +85,7 @@ def test_baselines_and_seeds(linear):
 
 
 def test_batches_make_no_difference(linear, monkeypatch):
-    from st_concepts.attribution import _section
+    from st_concepts.attribution import _explained as _section
 
     whole = stc.evaluate.faithfulness(linear.adata, linear.encoder, n_top=(5,))
     real = _section.Section.stream

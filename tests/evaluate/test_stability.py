@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import spearmanr
 
 import st_concepts as stc
-from st_concepts.evaluate._ranks import spearman, top_overlap
+from st_concepts.stats._ranks import spearman, top_overlap
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import st_concepts as stc
-from st_concepts.io._barcodes import match_names
-from st_concepts.io._sheet import read_sheet
+from st_concepts.io._annotations.barcodes import match_names
+from st_concepts.io._annotations.sheet import read_sheet
 
 BARCODES = [f"{a}{b}{c}{d}GTCA" for a in "ACGT" for b in "ACGT" for c in "AC" for d in "GT"]
 

@@ -233,7 +233,7 @@ def test_a_feature_a_line(tmp_path: Path) -> None:
 
 
 def test_too_much_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from st_concepts.io import _drawn_text
+    from st_concepts.io._annotations import drawn_text as _drawn_text
 
     monkeypatch.setattr(_drawn_text, "_LARGEST", 2**20)
     bomb = gzip.compress(b" " * 2**24)

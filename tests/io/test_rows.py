@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from st_concepts.io._rows import as_csr, iter_rows
+from st_concepts._counts.rows import as_csr, iter_rows
 
 FORMATS = {
     "dense": np.asarray,

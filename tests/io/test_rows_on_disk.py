@@ -11,9 +11,9 @@ import scipy.sparse as sp
 import zarr
 from anndata.io import sparse_dataset, write_elem
 
-from st_concepts.io import _windows
-from st_concepts.io._read_ahead import read_ahead
-from st_concepts.io._rows import in_memory, iter_rows, read_rows
+from st_concepts._counts import windows as _windows
+from st_concepts._counts.prefetch import read_ahead
+from st_concepts._counts.rows import in_memory, iter_rows, read_rows
 
 SHAPE = (57, 13)
 pytestmark = pytest.mark.filterwarnings("ignore:zarr v3 autosharding:UserWarning")

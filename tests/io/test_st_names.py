@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import st_concepts
 from st_concepts.io import read_st
-from st_concepts.io._spots import is_spot_name, parse_spot_names, spot_sections
+from st_concepts.io._readers.spot_names import is_spot_name, parse_spot_names, spot_sections
 
 
 def write(path: Path, text: str) -> Path:

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 import st_concepts as stc
 from st_concepts import _files
-from st_concepts.io._origins import origins
-from st_concepts.io._platform_write import is_store
+from st_concepts._counts.origins import origins
+from st_concepts.io._write import is_store
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

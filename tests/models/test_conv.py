@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from st_concepts.attribution import Options, explain
-from st_concepts.models._conv import ConvConfig, ConvVAE, elbo_terms
+from st_concepts.models._image.conv import ConvConfig, ConvVAE, elbo_terms
 
 
 @given(

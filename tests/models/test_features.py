@@ -5,7 +5,7 @@ import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts.models._features import log_normalize, sizes
+from st_concepts._counts.features import log_normalize, sizes
 
 
 def test_is_what_scanpy_does() -> None:

@@ -8,9 +8,9 @@ import torch
 from anndata import AnnData
 
 from st_concepts.models import GeneVAE
-from st_concepts.models._gene_images import gene_images, principal_scores
-from st_concepts.models._raster import make_raster
-from st_concepts.models._spot_encoder import NotFittedError
+from st_concepts.models._image.gene_images import gene_images, principal_scores
+from st_concepts.models._image.raster import make_raster
+from st_concepts.models._spot.encoder import NotFittedError
 
 SMALL = {"n_latent": 6, "channels": (8, 8), "hidden": (32,)}
 
@@ -113,7 +113,7 @@ def test_empty_pixels_do_not_count(section) -> None:
     assert rim.any()
     a.fit(max_epochs=1, progress=False)
     x = torch.from_numpy(a.images()[:8])[:, None]
-    from st_concepts.models._conv import elbo_terms
+    from st_concepts.models._image.conv import elbo_terms
 
     mask = torch.from_numpy(a.raster.mask.astype(np.float32))
     logits = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))

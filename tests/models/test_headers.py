@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import st_concepts as stc
 from st_concepts.models import ImageVAE, _checkpoint, _headers
-from st_concepts.models._modules import SpotModule
+from st_concepts.models._spot.module import SpotModule
 
 WRONG = [
     None, True, -1, 0, 2**40, 10**5000, 1.5, -1.0, float("nan"), float("inf"), 1e308, "x", "", "\ud800", [], {}, [[]],

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import gammaln
 
-from st_concepts.models._histogram import CountHistogram, HistogramBuilder
+from st_concepts.models._spot.histogram import CountHistogram, HistogramBuilder
 
 
 def _counts(seed: int, high: float, n: int = 12, g: int = 6) -> np.ndarray:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from st_concepts.models._histogram import CountHistogram
-from st_concepts.models._likelihood import nb_log_prob, nb_rest
+from st_concepts.models._spot.histogram import CountHistogram
+from st_concepts.models._spot.likelihood import nb_log_prob, nb_rest
 
 
 def _problem(seed: int, n: int = 7, g: int = 5, high: float = 4.0):

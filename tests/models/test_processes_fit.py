@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import st_concepts as stc
-from st_concepts.models import _runtime
-from st_concepts.models._runtime import Plan
+from st_concepts.models._spot import runtime as _runtime
+from st_concepts.models._spot.runtime import Plan
 
 pytest.importorskip("lightning_fabric")
 
@@ -29,7 +29,7 @@ if __name__ == "__main__":
     adata = stc.datasets.simulated_bulb(n_obs=1600, n_vars=120, seed=0)
     model = stc.SpotVAE(adata, n_latent=4, n_hidden=16)
     model.fit(max_epochs=2, batch_size=31, device="cpu", devices=2, strategy=strategy, progress=False)
-    from st_concepts import _processes
+    from st_concepts import _distributed as _processes
     if _processes.rank() == 0:
         model.save(out)
     print("done", _processes.rank(), _processes.size(), model.fingerprint)
@@ -56,7 +56,7 @@ def _run(tmp_path: Path, strategy: str, streamed: str) -> tuple[stc.SpotVAE, str
 @pytest.mark.parametrize(("strategy", "streamed"), [("ddp", "streamed"), ("ddp_spawn", "kept")])
 def test_two_processes_fit_what_one_does(strategy, streamed, tmp_path, monkeypatch) -> None:
     if streamed == "streamed":
-        from st_concepts.models import _spot_data
+        from st_concepts.models._spot import data as _spot_data
 
         for name, value in (("KEPT", 0), ("BLOCK", 16), ("SAMPLE", 50)):
             monkeypatch.setattr(_spot_data, name, value)

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from st_concepts.models._raster import make_raster
+from st_concepts.models._image.raster import make_raster
 
 
 def grid(width: int, height: int) -> np.ndarray:

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 import st_concepts as stc
-from st_concepts.models import _fit, _fit_state, _spot_data
-from st_concepts.models._fit_state import Checkpoints
+from st_concepts.models._spot import data as _spot_data
+from st_concepts.models._spot import fit as _fit
+from st_concepts.models._spot import state as _fit_state
+from st_concepts.models._spot.state import Checkpoints
 
 FIT = {"max_epochs": 6, "patience": 20, "batch_size": 16, "progress": False, "device": "cpu"}
 
@@ -81,7 +83,7 @@ def _fit_with_checkpoints(folder: str, out: str, minutes: float, n_threads: int)
 def test_twenty_kills(tmp_path) -> None:
     """SIGKILL at random moments: in the start, in a step, in a write, between two renames."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["st_concepts.models._spot_vae", "st_concepts.datasets", __name__])
+    context.set_forkserver_preload(["st_concepts.models._spot.vae", "st_concepts.datasets", __name__])
     rng, out, folder = np.random.default_rng(0), tmp_path / "weights.pt", tmp_path / "fit"
     last, in_time = None, 0
     for kill in [True] * 20 + [False]:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from st_concepts.models._sparse import SparseRows, sparse_linear
+from st_concepts._counts.sparse import SparseRows, sparse_linear
 
 
 @settings(deadline=None, max_examples=40)

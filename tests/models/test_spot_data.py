@@ -14,10 +14,10 @@ from anndata import AnnData
 from anndata.io import sparse_dataset, write_elem
 
 from st_concepts import SpotVAE
-from st_concepts.models import _spot_data
-from st_concepts.models._features import log_normalize
-from st_concepts.models._histogram import CountHistogram
-from st_concepts.models._spot_data import Source, SpotData
+from st_concepts._counts.features import log_normalize
+from st_concepts.models._spot import data as _spot_data
+from st_concepts.models._spot.data import Source, SpotData
+from st_concepts.models._spot.histogram import CountHistogram
 
 
 def _counts(n: int = 260, g: int = 40, seed: int = 0) -> sp.csr_matrix:

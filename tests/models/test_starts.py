@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import st_concepts as stc
-from st_concepts.models._validate import align_genes
+from st_concepts._counts.check import align_genes
 
 
 def _adata(n_obs: int = 30, n_vars: int = 25, n_counted: int | None = None, mean: float = 5.0) -> AnnData:

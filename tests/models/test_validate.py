@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts.models._validate import align_genes, check_counts, count_matrix, take_genes
+from st_concepts._counts.check import align_genes, check_counts, count_matrix, take_genes
 
 
 def _adata(X) -> AnnData:

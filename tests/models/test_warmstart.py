@@ -7,9 +7,9 @@ import torch
 from scipy import optimize, stats
 from sklearn.decomposition import PCA
 
-from st_concepts.models import _warmstart
-from st_concepts.models._modules import SpotModule
-from st_concepts.models._warmstart import section_means, start_dispersion, truncated_svd, warm_start
+from st_concepts.models._spot import svd as _warmstart
+from st_concepts.models._spot.module import SpotModule
+from st_concepts.models._spot.svd import section_means, start_dispersion, truncated_svd, warm_start
 
 
 def _structured(n: int = 90, g: int = 40, rank: int = 4, seed: int = 0) -> tuple[sp.csr_matrix, np.ndarray]:

@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse as sp
 
 from st_concepts.stats import RowStream, association_by_section, association_test, moran_null, permutation_null
-from st_concepts.stats import _row_stream as row_stream
 from st_concepts.stats import _streamed as streamed
+from st_concepts.stats import _sums as row_stream
 from st_concepts.stats._null import PermutationNull
 
 FIELDS = ("covariance", "correlation", "z", "pval", "pval_greater", "qval", "qval_all")

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import st_concepts as stc
-from st_concepts._slots import found_slots
+from st_concepts._results import found_slots
 from st_concepts.cli._pipeline import drop_results
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*spots have no counts:UserWarning")

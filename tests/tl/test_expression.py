@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts.tl import _expression
-from st_concepts.tl._expression import Expression, SideSums, expression
+from st_concepts._counts import expression as _expression
+from st_concepts._counts.expression import Expression, SideSums, expression
 
 
 @pytest.fixture

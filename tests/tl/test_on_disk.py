@@ -14,9 +14,9 @@ import zarr
 from anndata.io import read_elem, sparse_dataset
 
 import st_concepts as stc
+from st_concepts._counts.frames import as_frame, column
+from st_concepts._counts.rows import in_memory
 from st_concepts.concepts import read_concepts
-from st_concepts.io._frames import as_frame, column
-from st_concepts.io._rows import in_memory
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*zarr v3 autosharding:UserWarning"),

@@ -11,8 +11,8 @@ from scipy.stats import false_discovery_control, pearsonr
 from sklearn.metrics import roc_auc_score
 
 import st_concepts as stc
-from st_concepts.tl._expression import SideSums
-from st_concepts.tl._target import auroc, choose_target, mixed
+from st_concepts._counts.expression import SideSums
+from st_concepts.stats._target import auroc, choose_target, mixed
 
 LAYERS = ["ONL", "GL", "OPL", "MCL", "GCL"]
 KEY = "rank_genes_concepts"

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 import st_concepts as stc
-from st_concepts.attribution import METHODS, Options, _section
+from st_concepts._counts.store import LayerWriter
+from st_concepts.attribution import METHODS, Options
+from st_concepts.attribution import _explained as _section
 from st_concepts.models._encoder import FirstLayer
 from st_concepts.tl import _saliency_cache as cache_module
 from st_concepts.tl._saliency_cache import LatentAttribution, LatentCache
-from st_concepts.tl._saliency_store import LayerWriter
 
 NEED_RELU = [m.name for m in METHODS.values() if m.needs_relu]
 GROUPS = ["A", "B/C", "D"]

@@ -19,7 +19,7 @@ warnings.simplefilter("error")
 warnings.filterwarnings("ignore", "Expression contradicts")
 import anndata as ad, pandas as pd, torch, torch.distributed as dist
 import st_concepts as stc
-from st_concepts._processes import size
+from st_concepts._distributed import size
 torch.set_num_threads(1)
 who, n, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 if n > 1:

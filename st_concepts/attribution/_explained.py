@@ -1,0 +1,236 @@
+"""A section with its model and concepts, read batch by batch: what the engine needs from an AnnData."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from st_concepts._counts.check import count_matrix
+from st_concepts._counts.rows import iter_rows
+from st_concepts._distributed import all_sum, size
+from st_concepts._names import as_name, as_names
+from st_concepts._slots import KEYS
+from st_concepts.attribution._baselines import profile_baseline
+from st_concepts.attribution._group import group_attributions
+from st_concepts.attribution._registry import Method, Options
+from st_concepts.attribution._result import Batch, GroupAttribution
+from st_concepts.concepts import ConceptSet, Membership, read_concepts
+from st_concepts.models import Encoder
+from st_concepts.models._encoder import FeatureMatrix
+from st_concepts.models._section import as_encoder, counts_layer, membership, stream
+
+Baseline = str | np.ndarray | pd.Series
+BASELINES = ("others", "mean", "zero")
+# reference spots of expected gradients where a group offers more
+N_REFERENCES = 200
+
+
+@dataclass(frozen=True)
+class Section:
+    """An AnnData with the encoder, the concepts and the spots of each; nothing is written into it.
+
+    Attributes
+    ----------
+    adata
+        Raw counts.
+    encoder
+        Model to explain.
+    layer
+        Layer with the counts, `None` for X.
+    concepts
+        Vectors, scale and names.
+    members
+        Spots inside and outside each concept.
+    """
+
+    adata: AnnData
+    encoder: Encoder
+    layer: str | None
+    concepts: ConceptSet
+    members: Membership
+
+    @classmethod
+    def open(cls, adata: AnnData, model: Any, *, layer: str | None = None, key: str = KEYS.CONCEPTS) -> Section:
+        """Read the concepts of ``adata`` and check that they are the model's.
+
+        Raises
+        ------
+        KeyError
+            No concepts yet.
+        ValueError
+            Concepts of another model.
+        TypeError
+            Not a model.
+        """
+        encoder = as_encoder(model)
+        made = read_concepts(adata, key)
+        made.check_model(encoder.fingerprint)
+        layer = counts_layer(adata, encoder, layer or made.params.get("layer") or None)
+        return cls(adata, encoder, layer, made, membership(adata, made))
+
+    def chosen(self, concepts: str | Sequence[str] | None) -> list[int]:
+        """Positions of the concepts asked for; `None` is all."""
+        if concepts is None:
+            return list(range(len(self.concepts.names)))
+        names = as_names(concepts)
+        if not names:
+            raise ValueError("concepts is empty; name at least one, or pass None for all.")
+        return [self.concepts.index(c) for c in names]
+
+    def stream(self, batch_size: int | None = None) -> Iterator[tuple[slice, FeatureMatrix, np.ndarray | None]]:
+        """Rows, features and covariate codes of consecutive batches."""
+        rows_a_batch = {} if batch_size is None else {"batch_size": batch_size}
+        for rows, features, _, codes in stream(self.adata, self.encoder, self.layer, **rows_a_batch):
+            yield rows, features, codes
+
+    def own_stream(self) -> Iterator[tuple[slice, FeatureMatrix, np.ndarray | None]]:
+        """As `stream`, but only the share of this process where several compute together."""
+        if size() == 1:
+            yield from self.stream()
+            return
+        for rows, features, _, codes in stream(self.adata, self.encoder, self.layer, share=True):
+            yield rows, features, codes
+
+    def reference_spots(self, j: int, baseline: str) -> np.ndarray | None:
+        """Boolean ``(n_obs,)``: spots that concept ``j`` is compared with; `None` for ``"zero"``.
+
+        Raises
+        ------
+        ValueError
+            Unknown baseline (the names are listed), or one without spots.
+        """
+        made, baseline = self.concepts, as_name(baseline)
+        if baseline == "zero":
+            return None
+        if baseline == "mean":
+            spots = np.ones(self.adata.n_obs, dtype=bool)
+        elif baseline == "others":
+            spots = self.members.outside[:, j]
+        elif baseline in made.names or baseline in made.labels:
+            spots = self.members.inside[:, made.index(baseline)]
+        else:
+            raise ValueError(
+                f"baseline={baseline!r} is unknown; use {', '.join(map(repr, BASELINES))}, the name of a concept "
+                f"({', '.join(made.names)}), or a profile."
+            )
+        if not spots.any():
+            raise ValueError(
+                f"baseline={baseline!r} of concept {made.names[j]!r} has no spot to average; use 'mean' or 'zero'."
+            )
+        return spots
+
+    def baselines(self, chosen: Sequence[int], baseline: Baseline) -> np.ndarray:
+        """Baseline features of each chosen concept, float64 ``(len(chosen), n_vars)``, in one pass over the spots."""
+        n_vars = len(self.encoder.var_names)
+        if not isinstance(baseline, str):
+            return np.tile(profile_baseline(baseline, self.encoder.var_names), (len(chosen), 1))
+        spots = [self.reference_spots(j, baseline) for j in chosen]
+        if spots[0] is None:
+            return np.zeros((len(chosen), n_vars))
+        shared = baseline != "others"
+        weights = np.stack(spots[:1] if shared else spots).astype(np.float64)
+        total = np.zeros((len(weights), n_vars))
+        for rows, features, _ in self.own_stream():
+            part = weights[:, rows]
+            total += (features.T @ part.T).T if sp.issparse(features) else part @ features
+        (total,) = all_sum(total)
+        mean = total / weights.sum(1, keepdims=True)
+        return np.tile(mean, (len(chosen), 1)) if shared else mean
+
+    def references(self, chosen: Sequence[int], baseline: Baseline, seed: Any) -> list[FeatureMatrix]:
+        """Features of at most `N_REFERENCES` reference spots of each chosen concept, drawn without replacement.
+
+        With a profile or ``"zero"`` the only reference is that. The draw depends on the spots and ``seed`` alone.
+        """
+        if not isinstance(baseline, str) or baseline == "zero":
+            return [sp.csr_matrix(b[None].astype(np.float32)) for b in self.baselines(chosen, baseline)]
+        drawn = []
+        for j in chosen:
+            pool = np.flatnonzero(self.reference_spots(j, baseline))
+            rng = np.random.default_rng(seed)
+            drawn.append(np.sort(rng.choice(pool, min(N_REFERENCES, len(pool)), replace=False)))
+        every = np.unique(np.concatenate(drawn))
+        parts = []
+        for rows, features, _ in self.stream():
+            here = every[(every >= rows.start) & (every < rows.stop)] - rows.start
+            if here.size:
+                parts.append(sp.csr_matrix(features[here]))
+        found = sp.vstack(parts, format="csr")
+        return [found[np.searchsorted(every, rows)] for rows in drawn]
+
+    def attributions(
+        self,
+        chosen: Sequence[int],
+        *,
+        method: Method,
+        baseline: Baseline = "others",
+        options: Options | None = None,
+        directions: np.ndarray | None = None,
+        encoder: Encoder | None = None,
+    ) -> GroupAttribution:
+        """Mean attribution over the spots of each chosen concept.
+
+        Parameters
+        ----------
+        chosen
+            Positions of the concepts, whose spots are the groups.
+        method, baseline, options
+            As in ``stc.tl.saliency``.
+        directions
+            One vector per group ``(len(chosen), n_latent)``; `None` for all latent dimensions.
+        encoder
+            Another encoder of the same features.
+        """
+        options = options or Options()
+        inside = self.members.inside[:, list(chosen)]
+        base, references = None, None
+        if method.form == "expected":
+            references = self.references(chosen, baseline, options.seed)
+        elif method.needs_baseline:
+            base = self.baselines(chosen, baseline)
+        # random numbers are dealt spot by spot, so leaving spots out would change those of the others
+        every = "seed" in method.options
+
+        def batches() -> Iterator[Batch]:
+            first = True
+            for rows, features, codes in self.stream() if every else self.own_stream():
+                used = np.arange(features.shape[0]) if every else np.flatnonzero(inside[rows].any(1))
+                if used.size or (first and size() > 1):  # a process without spots has sums, too
+                    first = False
+                    whole = used.size == features.shape[0]
+                    yield Batch(
+                        features if whole else features[used],
+                        inside[rows][used].astype(np.float64),
+                        codes if codes is None else codes[used],
+                    )
+
+        return group_attributions(
+            encoder or self.encoder,
+            batches(),
+            method=method,
+            concepts=directions,
+            paired=directions is not None,
+            baselines=base,
+            references=references,
+            options=options,
+            shared=not every,
+        )
+
+    def digest(self) -> bytes:
+        """Digest of counts, gene names and covariates, whatever matrix holds them; one pass over the counts."""
+        found = hashlib.blake2b(digest_size=16)
+        found.update(repr(self.adata.shape).encode())
+        found.update("\n".join(map(str, self.adata.var_names)).encode())
+        codes = self.encoder.codes(self.adata.obs)
+        found.update(b"" if codes is None else np.ascontiguousarray(codes, dtype=np.int64).tobytes())
+        for _, block in iter_rows(count_matrix(self.adata, self.layer), 4096):
+            for part, kind in ((block.data, np.float32), (block.indices, np.int32), (block.indptr, np.int64)):
+                found.update(np.ascontiguousarray(part, dtype=kind))
+        return found.digest()

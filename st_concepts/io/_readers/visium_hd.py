@@ -1,0 +1,122 @@
+"""Visium HD: one bin size of it, from the whole output, from some of its bin folders, or from one alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from pathlib import Path
+
+from anndata import AnnData
+
+from st_concepts._files.content import ClearError, open_plain
+from st_concepts._slots import safe_labels
+
+from .genes import logger
+from .tenx_files import count_files, find_parts, named_counts, position_files
+from .visium import place, read_spots
+
+_BIN = re.compile(r"square_0*(\d+)um")
+_DEFAULT_BIN = 8  # what the maker recommends to start with
+
+
+def read_visium_hd(
+    path: Path,
+    *,
+    bin_size: int | None = None,
+    counts_file: str | None = None,
+    library_id: str | None = None,
+    genome: str | None = None,
+    load_images: bool = True,
+) -> AnnData:
+    """One bin size of Visium HD; bins in tissue, full-resolution pixels.
+
+    Parameters
+    ----------
+    path
+        Output folder; a folder with some folders of bins; one of these; or the count matrix in it.
+    bin_size
+        In micrometres; by default 8 where it is there, else the smallest.
+    counts_file, library_id, genome, load_images
+        See `read_visium`.
+
+    Raises
+    ------
+    ClearError
+        No such bin size; a file is missing, damaged, of another section, or only stands for another.
+
+    Warns
+    -----
+    UserWarning
+        See `read_visium`.
+    """
+    folder, counts, size = _bin(path, bin_size)
+    parts = find_parts(folder, counts if counts is not None else counts_file)
+    adata, about, remarks = read_spots(parts, genome=genome)
+    about.pop("library_ids", None)  # the same for all bin sizes
+    library = library_id or _name(folder, size)
+    remarks += place(adata, parts, safe_labels([library])[0], about, load_images=load_images)
+    for remark in remarks:
+        warnings.warn(f"{folder}: {remark}.", UserWarning, stacklevel=3)
+    return adata
+
+
+def bin_folders(path: Path) -> dict[int, Path]:
+    """Folders of bins in a folder or its ``binned_outputs``, by size in micrometres."""
+    found: dict[int, Path] = {}
+    for folder in (path / "binned_outputs", path):
+        for inner in sorted(folder.iterdir()) if folder.is_dir() else ():
+            named = _BIN.search(inner.name)
+            if named and inner.is_dir() and count_files(inner):
+                found.setdefault(int(named[1]), inner)
+    return found
+
+
+def size_of_bins(path: Path) -> int | None:
+    """The size of the bins that a folder holds itself, by its name or its scale factors; `None` for another folder."""
+    if not path.is_dir() or not count_files(path) or not position_files(path):
+        return None
+    if named := _BIN.search(path.name):
+        return int(named[1])
+    factors = path / "spatial" / "scalefactors_json.json"
+    try:
+        with open_plain(factors) as handle:
+            size = json.loads(handle.read())["bin_size_um"]
+        return int(size) or None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _bin(path: Path, bin_size: int | None) -> tuple[Path, Path | None, int]:
+    """The folder of bins, the count matrix where that was named, and the size of the bins."""
+    root, counts = named_counts(path)
+    own = size_of_bins(root)
+    if own is not None:
+        if bin_size not in (None, own):
+            raise ClearError(f"{root} holds bins of {own} um, but bin_size={bin_size} was asked for.")
+        return root, counts, own
+    folders = bin_folders(path)
+    if not folders:
+        raise ClearError(
+            f"{path}: no folder of bins (square_008um, with filtered_feature_bc_matrix.h5 and spatial/) here or in "
+            "binned_outputs; unpack binned_outputs.tar.gz there."
+        )
+    sizes = ", ".join(map(str, sorted(folders)))
+    if bin_size is None:
+        bin_size = _DEFAULT_BIN if _DEFAULT_BIN in folders else min(folders)
+        logger.info("%s: bins of %d um (there are: %s)", path, bin_size, sizes)
+    if bin_size not in folders:
+        raise ClearError(f"{path} has no bins of {bin_size} um; bin_size can be {sizes}.")
+    return folders[bin_size], None, bin_size
+
+
+def _name(folder: Path, size: int) -> str:
+    """``<data set>_square_008um``; the data set is named by the prefix of the output's files, else by its folder."""
+    folder = folder.resolve()
+    if not _BIN.search(folder.name):
+        return folder.name
+    above = folder.parent
+    whole = above.parent if above.name == "binned_outputs" else above
+    slices = sorted(whole.glob("*feature_slice.h5"))
+    prefix = slices[0].name.removesuffix("feature_slice.h5").rstrip("_") if slices else ""
+    return f"{prefix or (whole.parent if whole.name == 'outs' else whole).name}_square_{size:03d}um"

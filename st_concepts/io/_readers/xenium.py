@@ -1,0 +1,66 @@
+"""Xenium output folders, read by spatialdata-io; here only its habits are evened out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+from anndata import AnnData
+
+from st_concepts._files.content import ClearError, check_content
+from st_concepts._slots import KEYS, safe_labels
+
+from .genes import logger
+from .spatialdata import table_as_anndata
+
+
+@contextmanager
+def others_warnings() -> Iterator[None]:
+    """Warnings that other libraries give about themselves go to the log, level DEBUG."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        logger.debug("%s: %s", warning.category.__name__, warning.message)
+
+
+def read_xenium(path: Path, **kwargs: Any) -> AnnData:
+    """Cells of Xenium by ``spatialdata_io.xenium``, without transcripts, outlines and images; micrometres."""
+    light = dict.fromkeys(
+        (
+            "cells_boundaries",
+            "nucleus_boundaries",
+            "cells_labels",
+            "nucleus_labels",
+            "transcripts",
+            "morphology_mip",
+            "morphology_focus",
+            "aligned_images",
+        ),
+        False,
+    )
+    for name in ("cell_feature_matrix.h5", "cells.parquet", "cells.zarr.zip"):
+        if not (path / name).is_file():
+            raise ClearError(f"{path}: {name} is missing; it is part of the Xenium output, copy it there.")
+        check_content(path / name, archives=name.endswith(".zip"))
+    with others_warnings():
+        io = _spatialdata_io("Xenium")
+        sdata = io.xenium(path, **(light | {"cells_as_circles": True} | kwargs))
+    adata = table_as_anndata(sdata, None, linked=False)
+    if "cell_id" in adata.obs:
+        adata.obs_names = adata.obs["cell_id"].astype(str).to_numpy()
+    adata.obs[KEYS.BATCH] = pd.Categorical([safe_labels([path.name])[0]] * adata.n_obs)
+    return adata
+
+
+def _spatialdata_io(what: str) -> ModuleType:
+    try:
+        import spatialdata_io
+    except ImportError:
+        raise ImportError(f"{what} is read by spatialdata-io: pip install 'st_concepts[spatialdata]'.") from None
+    return spatialdata_io
