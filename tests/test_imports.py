@@ -14,7 +14,7 @@ import st_concepts as stc
 PACKAGE = Path(stc.__file__).parent
 # who may import whom: a module sees those of lower level, and its own
 LEVELS = [
-    {"_slots", "_names", "_distributed", "_log", "_files", "_spreadsheet"},
+    {"_slots", "_names", "_distributed", "_log", "_files", "_registry", "_spreadsheet"},
     {"_counts", "_results"},
     {"io", "stats"},
     {"datasets", "models"},

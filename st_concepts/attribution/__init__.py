@@ -12,17 +12,22 @@ from st_concepts.attribution._baselines import (
 )
 from st_concepts.attribution._explain import Explanation, explain
 from st_concepts.attribution._group import group_attributions
-from st_concepts.attribution._registry import METHODS, Method, Options, get_method, methods_markdown, methods_table
+from st_concepts.attribution._methods.base import METHODS, Method, Options, Pass, register
+from st_concepts.attribution._methods.forms import FORMS, Form
+from st_concepts.attribution._registry import get_method, methods_table
 from st_concepts.attribution._result import Batch, GroupAttribution, iter_batches
 from st_concepts.attribution._spot import SpotAttribution, spot_attributions
 
 __all__ = [
+    "FORMS",
     "METHODS",
     "Batch",
     "Explanation",
+    "Form",
     "GroupAttribution",
     "Method",
     "Options",
+    "Pass",
     "SpotAttribution",
     "explain",
     "get_method",
@@ -31,10 +36,10 @@ __all__ = [
     "group_means",
     "iter_batches",
     "mean_baseline",
-    "methods_markdown",
     "methods_table",
     "other_groups_baselines",
     "profile_baseline",
+    "register",
     "spot_attributions",
     "zero_baseline",
 ]

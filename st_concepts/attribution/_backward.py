@@ -6,7 +6,8 @@ twice are treated alike, and nothing has to be hooked or restored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 RELU = {F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
 # element-wise with f(0) = 0: relevance can be passed on as gradient * f(z) / z
-_ODD_AT_ZERO = {F.leaky_relu, F.elu, F.gelu, F.silu, F.tanh, torch.tanh, torch.Tensor.tanh}
-_ELSEWHERE = {F.softplus, F.sigmoid, torch.sigmoid, torch.Tensor.sigmoid}
-_LINEAR = {F.linear, F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d, F.batch_norm}
+ODD_AT_ZERO = {F.leaky_relu, F.elu, F.gelu, F.silu, F.tanh, torch.tanh, torch.Tensor.tanh}
+ELSEWHERE = {F.softplus, F.sigmoid, torch.sigmoid, torch.Tensor.sigmoid}
+LINEAR = {F.linear, F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d, F.batch_norm}
 # rules read the gradient on its way back: (z, y, gradient w.r.t. y) -> gradient w.r.t. z
 Rule = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -78,10 +79,10 @@ class BackwardRule(TorchFunctionMode):
     def __init__(
         self,
         rule: Rule,
-        functions: set[Callable],
+        functions: Collection[Callable],
         *,
-        after: tuple[set[Callable], Rule] | None = None,
-        refuse: set[Callable] = frozenset(),  # type: ignore[assignment]
+        after: tuple[Collection[Callable], Rule] | None = None,
+        refuse: Collection[Callable] = frozenset(),
         name: str = "",
     ) -> None:
         super().__init__()
@@ -111,89 +112,51 @@ class BackwardRule(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def guided_backprop() -> BackwardRule:
-    """Positive gradients through active units (Springenberg et al. 2014)."""
-    return BackwardRule(lambda z, y, g: g.clamp(min=0) * (z > 0), RELU, name="guided_backprop")
+def pull_back(
+    net: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor],
+    a: torch.Tensor,
+    codes: torch.Tensor | None,
+    directions: torch.Tensor,
+    rule: BackwardRule | None = None,
+) -> torch.Tensor:
+    """Gradient of ``directions . net(a)`` w.r.t. ``a``, under a backward rule if one is given.
 
+    Parameters
+    ----------
+    a
+        ``(n, n_hidden)``.
+    directions
+        ``(m, n, n_latent)`` or ``(m, 1, n_latent)``.
 
-def deconvolution() -> BackwardRule:
-    """Positive gradients through all units (Zeiler & Fergus 2014)."""
-    return BackwardRule(lambda z, y, g: g.clamp(min=0), RELU, name="deconvolution")
+    Returns
+    -------
+    ``(m, n, n_hidden)``.
 
-
-def percentile(values: torch.Tensor, q: float) -> torch.Tensor:
-    """Linearly interpolated ``q``-th percentile of each row of ``values`` ``(n, m)``, as a column ``(n, 1)``."""
-    # torch.quantile refuses more than 16 million elements, which a batch of feature maps can hold
-    ordered = values.sort(dim=1).values
-    position = q / 100 * (values.shape[1] - 1)
-    low = int(position)
-    high = min(low + 1, values.shape[1] - 1)
-    return torch.lerp(ordered[:, [low]], ordered[:, [high]], position - low)
-
-
-def rectgrad(q: float, tau: float | None, modified: bool) -> BackwardRule:
-    """Gradients only where activation x gradient exceeds a threshold (Kim et al. 2019, section 3)."""
-
-    def rule(z: torch.Tensor, y: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        relevance = (y * g).flatten(1)
-        if modified:
-            relevance = relevance.abs()
-        keep = relevance > (percentile(relevance, q) if tau is None else tau)
-        return torch.where(keep.view_as(g), g, torch.zeros((), dtype=g.dtype, device=g.device))
-
-    return BackwardRule(rule, RELU, name="rectgrad")
-
-
-def stabilised_ratio(numerator: torch.Tensor, z: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """``numerator / (z + epsilon sign(z))`` with ``sign(0) = 1``."""
-    return numerator / (z + torch.where(z >= 0, epsilon, -epsilon).to(z.dtype))
-
-
-def epsilon_lrp(epsilon: float) -> BackwardRule:
-    """Layer-wise relevance propagation, epsilon rule, as a modified gradient (Ancona et al. 2018, proposition 1).
-
-    Sums of branches need no rule: relevance = activation x gradient divides among them in proportion.
+    Raises
+    ------
+    ValueError
+        If the output cannot be differentiated.
     """
-
-    def after_linear(z: torch.Tensor, y: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        return g * stabilised_ratio(y, y, epsilon)
-
-    def through(z: torch.Tensor, y: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        return g * torch.where(z == 0, torch.zeros_like(z), y / torch.where(z == 0, torch.ones_like(z), z))
-
-    return BackwardRule(
-        through, RELU | _ODD_AT_ZERO, after=(_LINEAR, after_linear), refuse=_ELSEWHERE, name="epsilon_lrp"
-    )
-
-
-class DeepLift(BackwardRule):
-    """Rescale rule (Shrikumar et al. 2017) on a batch whose second half holds the baselines of the first.
-
-    Only gradients w.r.t. the first half mean anything. Below ``threshold`` in the input difference the ordinary
-    gradient is used, as in captum.
-    """
-
-    def __init__(self, threshold: float = 1e-10) -> None:
-        super().__init__(lambda z, y, g: g, RELU | _ODD_AT_ZERO | _ELSEWHERE, name="deeplift")
-        self.threshold = threshold
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func not in self.functions:
-            return super().__torch_function__(func, types, args, kwargs)
-        self.calls += 1
-        named = dict(kwargs or {})
-        z = args[0] if args else named.pop("input")
-        with torch.enable_grad():
-            leaf = z.detach().clone().requires_grad_(True)
-            y = func(leaf * 1, *args[1:], **named)
-            (slope,) = torch.autograd.grad(y.sum(), leaf)
-
-        def rescale(z: torch.Tensor, y: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-            (z1, z0), (y1, y0) = z.chunk(2), y.chunk(2)
-            difference = z1 - z0
-            small = difference.abs() < self.threshold
-            ratio = (y1 - y0) / torch.where(small, torch.ones_like(difference), difference)
-            multiplier = torch.where(small, slope.chunk(2)[0], ratio)
-            return torch.cat([g.chunk(2)[0] * multiplier, torch.zeros_like(difference)])
-
-        return override(func, args, kwargs or {}, z, y.detach(), rescale)
+    a = a.detach().requires_grad_(True)
+    context: AbstractContextManager = nullcontext() if rule is None else rule
+    with torch.enable_grad(), context:
+        # a copy, since the net may begin with a function that overwrites its input
+        start = a.clone()
+        if rule is not None:
+            rule.begin(start)
+        latent = net(start, codes)
+    m = directions.shape[0]
+    out = torch.empty((m, *a.shape), dtype=a.dtype, device=a.device)
+    for j in range(m):
+        grad = None
+        if latent.requires_grad:
+            (grad,) = torch.autograd.grad(
+                latent, a, directions[j].expand_as(latent), retain_graph=j + 1 < m, allow_unused=True
+            )
+        if grad is None:
+            raise ValueError(
+                "The encoder's output does not depend on its input in a way that can be differentiated. "
+                "Does it detach tensors, round them or run under torch.no_grad()?"
+            )
+        out[j] = grad
+    return out

@@ -7,7 +7,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from st_concepts.attribution._inputs import check_baseline
-from st_concepts.models._encoder import FeatureMatrix
+from st_concepts.models import FeatureMatrix
 
 
 def zero_baseline(n_vars: int) -> np.ndarray:

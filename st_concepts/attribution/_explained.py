@@ -19,11 +19,10 @@ from st_concepts._names import as_name, as_names
 from st_concepts._slots import KEYS
 from st_concepts.attribution._baselines import profile_baseline
 from st_concepts.attribution._group import group_attributions
-from st_concepts.attribution._registry import Method, Options
+from st_concepts.attribution._methods.base import Method, Options
 from st_concepts.attribution._result import Batch, GroupAttribution
 from st_concepts.concepts import ConceptSet, Membership, read_concepts
-from st_concepts.models import Encoder
-from st_concepts.models._encoder import FeatureMatrix
+from st_concepts.models import Encoder, FeatureMatrix
 from st_concepts.models._section import as_encoder, counts_layer, membership, stream
 
 Baseline = str | np.ndarray | pd.Series
@@ -191,12 +190,12 @@ class Section:
         options = options or Options()
         inside = self.members.inside[:, list(chosen)]
         base, references = None, None
-        if method.form == "expected":
+        if method.form.needs_references:
             references = self.references(chosen, baseline, options.seed)
         elif method.needs_baseline:
             base = self.baselines(chosen, baseline)
         # random numbers are dealt spot by spot, so leaving spots out would change those of the others
-        every = "seed" in method.options
+        every = method.is_random
 
         def batches() -> Iterator[Batch]:
             first = True

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from st_concepts._distributed import all_sum
 from st_concepts.attribution._inputs import check_baseline, check_codes, check_features
-from st_concepts.attribution._methods.gradient import expected_passes, multipliers
-from st_concepts.attribution._methods.occlusion import occlusion_entries
-from st_concepts.attribution._registry import Method, Options, effective_form, get_method
+from st_concepts.attribution._methods.base import Method, Options, Pass
+from st_concepts.attribution._registry import get_method
 from st_concepts.attribution._result import Batch, GroupAttribution, expand_directions
 from st_concepts.attribution._runner import Runner
-from st_concepts.models._encoder import Encoder, FeatureMatrix
+from st_concepts.models import Encoder, FeatureMatrix
 
 
 def group_attributions(
@@ -84,13 +84,13 @@ def group_attributions(
     if concepts is None and not record.linear_in_concept:
         raise ValueError(f"{record.name} is not linear in the concept vector: pass concepts=.")
     with Runner(encoder, dtype) as run:
-        total: _Totals | None = None
+        total: GroupSums | None = None
         for batch in batches:
             batch = _checked(batch, run)
             if total is None:
                 n_groups = batch.weights.shape[1]
                 directions = expand_directions(concepts, n_groups, encoder.n_latent, paired)
-                total = _Totals(run, record, options, directions, baselines, references, shared=not paired)
+                total = GroupSums(run, record, options, directions, baselines, references, shared=not paired)
             elif batch.weights.shape[1] != total.n_groups:
                 raise ValueError(f"A batch has {batch.weights.shape[1]} groups, earlier ones had {total.n_groups}.")
             total.add(batch, chunk_size)
@@ -113,7 +113,55 @@ def _checked(batch: Batch, run: Runner) -> Batch:
     return Batch(features, weights, check_codes(batch.codes, features.shape[0], run.n_codes))
 
 
-class _Totals:
+@dataclass(frozen=True)
+class Entries:
+    """Some spots, once for each group that they belong to, group by group.
+
+    Attributes
+    ----------
+    features
+        Of the chunk that the spots lie in.
+    spots
+        Row of each entry in it.
+    parts
+        Groups, and where their entries are.
+    weight
+        Weight of each entry ``(n,)``.
+    bias
+        Of the first layer, ``(n, n_hidden)`` or ``(1, n_hidden)``.
+    a, start, codes, directions
+        As in `Pass`.
+    draws
+        Random numbers of each entry, or `None`.
+    """
+
+    features: FeatureMatrix
+    spots: np.ndarray
+    parts: list[tuple[int, slice]]
+    weight: np.ndarray
+    bias: np.ndarray
+    a: torch.Tensor
+    start: torch.Tensor | None
+    codes: torch.Tensor | None
+    directions: torch.Tensor
+    draws: np.ndarray | None
+
+    def cut(self, part: slice, sums: GroupSums) -> Pass:
+        """Some of them, as a method takes them."""
+        one = self.directions.shape[1] == 1
+        return Pass(
+            sums.run.net,
+            self.a[part],
+            None if self.start is None else self.start[part],
+            None if self.codes is None else self.codes[part],
+            self.directions if one else self.directions[:, part],
+            sums.options,
+            None if self.draws is None else self.draws[part],
+            sums.run.factorised,
+        )
+
+
+class GroupSums:
     """Sums over the stream; one row per group."""
 
     def __init__(
@@ -129,7 +177,7 @@ class _Totals:
     ) -> None:
         self.run, self.method, self.options, self.shared = run, method, options, shared
         self.n_groups = n_groups = len(directions)
-        self.form = effective_form(method, options)
+        self.form = method.effective_form(options)
         self.directions = directions
         self.direction_tensor = run.tensor(directions)
         m = directions.shape[1]
@@ -139,12 +187,10 @@ class _Totals:
         self.latent_difference = np.zeros((n_groups, directions.shape[2]))
         self.baselines = self._baselines(baselines)
         self.start = run.project(self.baselines)
-        self.draw = run.draws(method, options)
-        self.references, self.reference_hidden = None, None
-        if self.form == "expected":
-            self.references = run.references(references, n_groups)
-            self.reference_hidden = [np.zeros((m, r.shape[0], run.n_hidden)) for r in self.references]
-            self.reference_start = [run.tensor(run.project(r)) for r in self.references]
+        self.draw = method.draws(run, options)
+        self.references = run.references(references, n_groups) if self.form.needs_references else []
+        self.reference_hidden = [np.zeros((m, r.shape[0], run.n_hidden)) for r in self.references]
+        self.reference_start = [run.tensor(run.project(r)) for r in self.references]
 
     def _baselines(self, baselines: np.ndarray | None) -> np.ndarray:
         if baselines is None or np.ndim(baselines) == 1:
@@ -194,83 +240,33 @@ class _Totals:
             directions = self.direction_tensor[0][:, None, :]
         else:
             directions = self.direction_tensor[torch.as_tensor(groups, device=run.device)].transpose(0, 1)
-        if self.form == "expected":
-            self._add_expected(features, a, bias, code, draws, directions, weight, spots, parts)
-            return
-        a0 = run.tensor(self.start[groups] + bias) if self.form in ("difference", "occlusion") else None
-        if a0 is not None:
-            difference = (run.latent(a, code) - run.latent(a0, code)) * weight[:, None]
+        start = run.tensor(self.start[groups] + bias) if self.form.needs_start else None
+        if start is not None:
+            difference = (run.latent(a, code) - run.latent(start, code)) * weight[:, None]
             for k, part in parts:
                 self.latent_difference[k] += difference[part].sum(0)
-        if self.form == "occlusion":
-            for k, part in parts:
-                rows = features[spots[part]]
-                entries = occlusion_entries(run, rows, a[part], None if code is None else code[part], self.baselines[k])
-                for entry, genes, drop in entries:
-                    scores = (drop @ self.directions[k].T) * weight[part][entry, None]
-                    for j in range(scores.shape[1]):
-                        self.genes[k, j] += np.bincount(genes, scores[:, j], run.n_vars)
-            return
-        noise = None if draws is None else run.tensor(draws[spots])
-        deltas = multipliers(
-            self.method, self.options, run.net, a, a0, code, directions, noise=noise, factorised=run.factorised
-        )
-        deltas = deltas.cpu().numpy() * weight[:, None].astype(run.numpy_dtype)
-        for k, part in parts:
-            self.hidden[k] += deltas[:, part].sum(1, dtype=np.float64)
-            if self.form != "gradient":
-                self.genes[k] += run.cross(features[spots[part]], deltas[:, part])
+        drawn = None if draws is None else draws[spots]
+        entries = Entries(features, spots, parts, weight, bias, a, start, code, directions, drawn)
+        self.form.add_to_groups(self, entries)
 
-    def _add_expected(
-        self,
-        features: FeatureMatrix,
-        a: torch.Tensor,
-        bias: np.ndarray,
-        code: torch.Tensor | None,
-        draws: np.ndarray,
-        directions: torch.Tensor,
-        weight: np.ndarray,
-        spots: np.ndarray,
-        parts: list[tuple[int, slice]],
-    ) -> None:
-        run, n_samples = self.run, self.options.n_samples
-        latent = run.latent(a, code)
-        for k, part in parts:
-            shift = run.tensor(bias if len(bias) == 1 else bias[part])
-            rows = directions if directions.shape[1] == 1 else directions[:, part]
-            code_k = None if code is None else code[part]
-            total = np.zeros((directions.shape[0], part.stop - part.start, run.n_hidden), dtype=run.numpy_dtype)
-            passes = expected_passes(run.net, a[part], self.reference_start[k], shift, code_k, rows, draws[spots[part]])
-            for which, deltas in passes:
-                delta = deltas.cpu().numpy() * (weight[part, None] / n_samples).astype(run.numpy_dtype)
-                total += delta
-                for j in range(len(delta)):
-                    np.add.at(self.reference_hidden[k][j], which, delta[j])
-            self.genes[k] += run.cross(features[spots[part]], total)
-            mean = run.mean_latent(self.reference_start[k], None if code_k is None else code_k.cpu().numpy())
-            self.latent_difference[k] += ((latent[part] - mean) * weight[part, None]).sum(0)
+    def multipliers(self, entries: Entries) -> np.ndarray:
+        """Multipliers of the entries times their weights, ``(m, n, n_hidden)``."""
+        deltas = self.method.multipliers(entries.cut(slice(None), self))
+        return deltas.cpu().numpy() * entries.weight[:, None].astype(self.run.numpy_dtype)
 
     def add_up(self) -> None:
         """Sums over all processes."""
-        held = self.reference_hidden or []
-        self.weight, self.hidden, self.genes, self.latent_difference, *held = all_sum(
-            self.weight, self.hidden, self.genes, self.latent_difference, *held
+        self.weight, self.hidden, self.genes, self.latent_difference, *self.reference_hidden = all_sum(
+            self.weight, self.hidden, self.genes, self.latent_difference, *self.reference_hidden
         )
-        self.reference_hidden = held or None
 
     def result(self, *, per_latent: bool) -> GroupAttribution:
         """Means over the stream."""
         run = self.run
-        values = self.genes
-        if self.form in ("gradient", "difference"):
-            linear = run.back(self.hidden)
-            values = linear if self.form == "gradient" else values - self.baselines[:, None, :] * linear
-        if self.form == "expected":
-            for k, hidden in enumerate(self.reference_hidden):
-                values[k] -= run.cross(self.references[k], hidden.astype(run.numpy_dtype))
+        values = self.form.of_groups(self)
         weight = np.where(self.weight > 0, self.weight, np.nan)[:, None]
         difference = None
-        if self.form in ("difference", "expected"):
+        if self.form.complete:
             difference = np.einsum("kml,kl->km", self.directions, self.latent_difference) / weight
         return GroupAttribution(
             values=values / weight[..., None],

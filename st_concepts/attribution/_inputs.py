@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from st_concepts.models._encoder import Encoder, FeatureMatrix
+from st_concepts.models import Encoder, FeatureMatrix
 
 
 def check_features(features: FeatureMatrix, n_vars: int, what: str = "features") -> FeatureMatrix:

@@ -10,8 +10,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from st_concepts.attribution._inputs import check_concepts
-from st_concepts.attribution._registry import Method
-from st_concepts.models._encoder import FeatureMatrix
+from st_concepts.attribution._methods.base import Method
+from st_concepts.models import FeatureMatrix
 
 
 class Batch(NamedTuple):

@@ -13,10 +13,10 @@ import torch
 
 from st_concepts._counts.sparse import as_tensor, sparse_product
 from st_concepts.attribution._inputs import check_features, evaluating, modules_of
-from st_concepts.attribution._registry import Method, Options
-from st_concepts.models._encoder import Encoder, FeatureMatrix
+from st_concepts.attribution._methods.base import Method, Options
+from st_concepts.models import Encoder, FeatureMatrix
 
-# numbers that smoothgrad may draw at a time
+# random numbers held at a time
 MAX_DRAWS = 8_000_000
 # pre-activations held at a time; without a linear first layer these are dense features
 _MAX_HIDDEN = 16_000_000
@@ -79,6 +79,11 @@ class Runner:
     def n_hidden(self) -> int:
         """Width of the pre-activations."""
         return self.n_vars if self.weight is None else self.weight.shape[0]
+
+    @property
+    def hidden_shape(self) -> tuple[int, ...]:
+        """Shape of what enters the net, of one spot."""
+        return (self.n_hidden,)
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """``array`` on the encoder's device, in the working type."""
@@ -175,30 +180,6 @@ class Runner:
 
     def rows(self, method: Method, options: Options, at_most: int) -> int:
         """Spots that may run together within the memory that is meant for them."""
-        fit = _MAX_HIDDEN // self.n_hidden
-        if method.name == "smoothgrad":
-            fit = MAX_DRAWS // (options.n_samples * self.n_hidden)
+        drawn = method.n_drawn(options)
+        fit = MAX_DRAWS // (drawn * self.n_hidden) if drawn else _MAX_HIDDEN // self.n_hidden
         return int(np.clip(fit, 1, at_most))
-
-    def draws(self, method: Method, options: Options) -> Callable[[int], np.ndarray | None]:
-        """Function that gives the random numbers of the next ``n`` spots, the same however the spots are batched.
-
-        Returns
-        -------
-        For `smoothgrad`, noise on the pre-activations ``(n, n_samples, n_hidden)`` with the covariance that independent
-        noise on the features has there, ``noise_sd^2 weight weight^T``. For `expected_gradients`, uniform numbers
-        ``(n, n_samples, 2)``. `None` for other methods.
-        """
-        rng = np.random.default_rng(options.seed)
-        if method.name == "expected_gradients":
-            return lambda n: rng.random((n, options.n_samples, 2))
-        if method.name != "smoothgrad":
-            return lambda n: None
-        factor = self.noise_factor()
-
-        def noise(n: int) -> np.ndarray:
-            z = rng.standard_normal((n, options.n_samples, self.n_hidden), dtype=np.float32)
-            z = z.astype(self.numpy_dtype, copy=False) * self.numpy_dtype(options.noise_sd)
-            return z if factor is None else z @ factor.T
-
-        return noise

@@ -16,11 +16,10 @@ from st_concepts.attribution._inputs import (
     check_features,
     check_genes,
 )
-from st_concepts.attribution._methods.gradient import expected_passes, multipliers
-from st_concepts.attribution._methods.occlusion import occlusion_entries
-from st_concepts.attribution._registry import Method, Options, effective_form, get_method
+from st_concepts.attribution._methods.base import Method, Options, Pass
+from st_concepts.attribution._registry import get_method
 from st_concepts.attribution._runner import Runner
-from st_concepts.models._encoder import Encoder, FeatureMatrix
+from st_concepts.models import Encoder, FeatureMatrix
 
 
 @dataclass(frozen=True)
@@ -115,15 +114,27 @@ def spot_attributions(
         features = check_features(features, run.n_vars)
         codes = check_codes(codes, features.shape[0], run.n_codes)
         genes = check_genes(genes, run.n_vars)
-        spots = _Spots(run, record, options, vectors[0], genes, check_baseline(baseline, run.n_vars), references)
+        maps = SpotMaps(run, record, options, vectors[0], genes, check_baseline(baseline, run.n_vars), references)
         size = run.rows(record, options, chunk_size)
         for first in range(0, features.shape[0], size):
             rows = slice(first, first + size)
-            spots.add(features[rows], None if codes is None else codes[rows])
-        return spots.result(sparse=sp.issparse(features))
+            maps.add(features[rows], None if codes is None else codes[rows])
+        return maps.result(sparse=sp.issparse(features))
 
 
-class _Spots:
+@dataclass(frozen=True)
+class Chunk:
+    """Some spots; attributes as in `Pass`, and their features and bias."""
+
+    features: FeatureMatrix
+    bias: np.ndarray
+    a: torch.Tensor
+    start: torch.Tensor | None
+    codes: torch.Tensor | None
+    draws: np.ndarray | None
+
+
+class SpotMaps:
     """Results of the chunks so far."""
 
     def __init__(
@@ -137,21 +148,22 @@ class _Spots:
         references: FeatureMatrix | None,
     ) -> None:
         self.run, self.method, self.options = run, method, options
-        self.form = effective_form(method, options)
+        self.form = method.effective_form(options)
         self.concept, self.genes, self.baseline = concept, genes, baseline
         self.directions = run.tensor(concept[None, None, :])
         self.start = run.project(baseline[None, :])
-        self.draw = run.draws(method, options)
-        if self.form == "expected":
+        self.draw = method.draws(run, options)
+        if self.form.needs_references:
             (self.references,) = run.references(references, 1)
             self.reference_start = run.tensor(run.project(self.references))
-            self.reference_genes = self._columns(self.references)
+            self.reference_genes = self.columns(self.references)
         self.values: list[np.ndarray | sp.csr_matrix] = []
         self.scores: list[np.ndarray] = []
         self.differences: list[np.ndarray] = []
         self.sums: list[np.ndarray] = []
 
-    def _columns(self, features: FeatureMatrix) -> np.ndarray:
+    def columns(self, features: FeatureMatrix) -> np.ndarray:
+        """The genes asked for, dense."""
         part = features if self.genes is None else features[:, self.genes]
         return np.asarray(part.toarray() if sp.issparse(part) else part, dtype=self.run.numpy_dtype)
 
@@ -161,87 +173,35 @@ class _Spots:
         bias = run.bias_of(codes)
         a = run.tensor(run.project(features) + bias)
         code = run.codes(codes)
-        draws = self.draw(features.shape[0])
         score = run.latent(a, code) @ self.concept
         self.scores.append(score)
-        if self.form == "expected":
-            self._add_expected(features, a, bias, codes, draws, score)
-            return
-        a0 = None
-        if self.form in ("difference", "occlusion"):
-            a0 = run.tensor(np.broadcast_to(self.start + bias, a.shape))
-            self.differences.append(score - run.latent(a0, code) @ self.concept)
-        if self.form == "occlusion":
-            self.values.append(self._occlude(features, a, code))
-            return
-        noise = None if draws is None else run.tensor(draws)
-        delta = multipliers(
-            self.method, self.options, run.net, a, a0, code, self.directions, noise=noise, factorised=run.factorised
-        )[0]
-        if a0 is not None:
-            # the sum over genes of (x - b) * (delta W) is delta . (W x - W b)
-            self.sums.append((delta * (a - a0)).sum(1).cpu().numpy().astype(np.float64))
-        values = run.back(delta.cpu().numpy(), self.genes)
-        if self.form == "difference":
-            baseline = self.baseline if self.genes is None else self.baseline[self.genes]
-            if baseline.any() or not sp.issparse(features):
-                values = values * (self._columns(features) - baseline.astype(run.numpy_dtype))
-            else:
-                values = self._times(features, values)
-        elif self.form == "input":
-            values = self._times(features, values)
-        self.values.append(values)
+        start = None
+        if self.form.needs_start:
+            start = run.tensor(np.broadcast_to(self.start + bias, a.shape))
+            self.differences.append(score - run.latent(start, code) @ self.concept)
+        elif self.form.needs_references:
+            self.differences.append(score - run.mean_latent(self.reference_start, codes) @ self.concept)
+        chunk = Chunk(features, bias, a, start, code, self.draw(features.shape[0]))
+        self.values.append(self.form.of_spots(self, chunk))
 
-    def _times(self, features: FeatureMatrix, values: np.ndarray) -> np.ndarray | sp.csr_matrix:
+    def spots(self, chunk: Chunk) -> Pass:
+        """A chunk as a method takes it."""
+        factorised = self.run.factorised
+        net, directions = self.run.net, self.directions
+        return Pass(net, chunk.a, chunk.start, chunk.codes, directions, self.options, chunk.draws, factorised)
+
+    def multipliers(self, chunk: Chunk) -> torch.Tensor:
+        """Multipliers of a chunk, ``(n, n_hidden)``."""
+        return self.method.multipliers(self.spots(chunk))[0]
+
+    def times(self, features: FeatureMatrix, values: np.ndarray) -> np.ndarray | sp.csr_matrix:
         """``features * values``, sparse where the features are."""
         if not sp.issparse(features):
-            return self._columns(features) * values
+            return self.columns(features) * values
         part = (features if self.genes is None else features[:, self.genes]).tocsr()
         rows = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
         data = (part.data * values[rows, part.indices]).astype(self.run.numpy_dtype)
         return sp.csr_matrix((data, part.indices.copy(), part.indptr.copy()), shape=part.shape)
-
-    def _occlude(
-        self, features: FeatureMatrix, a: torch.Tensor, code: torch.Tensor | None
-    ) -> np.ndarray | sp.csr_matrix:
-        run = self.run
-        # a gene may be asked for twice; each is occluded once
-        unique, place = (None, None) if self.genes is None else np.unique(self.genes, return_inverse=True)
-        n_columns = run.n_vars if unique is None else len(unique)
-        found = [
-            (rows, columns if unique is None else np.searchsorted(unique, columns), drop @ self.concept)
-            for rows, columns, drop in occlusion_entries(run, features, a, code, self.baseline, unique)
-        ]
-        rows, columns, drops = (np.concatenate([f[i] for f in found]) for i in range(3)) if found else ([], [], [])
-        shape = (features.shape[0], n_columns)
-        values = sp.csr_matrix((np.asarray(drops, dtype=run.numpy_dtype), (rows, columns)), shape=shape)
-        values = values if place is None else values[:, place]
-        baseline_zero = not (self.baseline if self.genes is None else self.baseline[self.genes]).any()
-        return values.tocsr() if sp.issparse(features) and baseline_zero else values.toarray()
-
-    def _add_expected(
-        self,
-        features: FeatureMatrix,
-        a: torch.Tensor,
-        bias: np.ndarray,
-        codes: np.ndarray | None,
-        draws: np.ndarray,
-        score: np.ndarray,
-    ) -> None:
-        run, n_samples = self.run, self.options.n_samples
-        own = self._columns(features)
-        values = np.zeros_like(own)
-        sums = np.zeros(len(own))
-        shift = run.tensor(bias)
-        for which, delta in expected_passes(
-            run.net, a, self.reference_start, shift, run.codes(codes), self.directions, draws
-        ):
-            step = a - self.reference_start[torch.as_tensor(which, device=run.device)] - shift
-            sums += (delta[0] * step).sum(1).cpu().numpy() / n_samples
-            values += run.back(delta[0].cpu().numpy(), self.genes) * (own - self.reference_genes[which]) / n_samples
-        self.values.append(values)
-        self.sums.append(sums)
-        self.differences.append(score - run.mean_latent(self.reference_start, codes) @ self.concept)
 
     def result(self, *, sparse: bool) -> SpotAttribution:
         """All chunks together."""

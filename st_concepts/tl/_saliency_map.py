@@ -21,7 +21,6 @@ from st_concepts._names import as_names, unknown_name
 from st_concepts._slots import KEYS, concept_slot, saliency_layer
 from st_concepts.attribution import Method, Options, get_method, spot_attributions
 from st_concepts.attribution._explained import Baseline, Section
-from st_concepts.attribution._registry import effective_form
 from st_concepts.tl._common import check_copy, check_filled
 from st_concepts.tl._saliency import parameters
 
@@ -181,13 +180,13 @@ class _Maps:
     _sums: dict[str, list[np.ndarray]] = field(default_factory=lambda: {"score_difference": [], "attribution_sum": []})
 
     def __post_init__(self) -> None:
-        form = effective_form(self.method, self.options)
-        if form == "expected":
+        form = self.method.effective_form(self.options)
+        if form.needs_references:
             (self._references,) = self.section.references([self.j], self.baseline, self.options.seed)
         elif self.method.needs_baseline:
             self._base = self.section.baselines([self.j], self.baseline)[0]
         at_zero = self._base is None or not self._base[self.in_model].any()
-        self.sparse_values = form == "input" or (form in ("difference", "occlusion") and at_zero)
+        self.sparse_values = form.zero_stays_zero and at_zero
         self.dense = self.keep_dense and not self.sparse_values
 
     def size(self) -> int:

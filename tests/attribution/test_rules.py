@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from st_concepts.attribution import Options, explain
-from st_concepts.attribution._backward import percentile
+from st_concepts.attribution._methods.relu_rules import percentile
 
 
 def rectgrad_by_loops(weights, biases, vector, x, *, q, tau, modified, times_input):

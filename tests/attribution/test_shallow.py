@@ -6,9 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from st_concepts.attribution import Options, explain
-from st_concepts.attribution._methods.gradient import path_mean, pull_back, quadrature
-from st_concepts.attribution._registry import QUADRATURES
+from st_concepts.attribution import METHODS, Options, Pass, explain
+from st_concepts.attribution._backward import pull_back
+from st_concepts.attribution._methods.base import QUADRATURES
+from st_concepts.attribution._methods.path import quadrature
 
 
 class Cube(torch.autograd.Function):
@@ -95,7 +96,8 @@ def test_path_mean_is_the_weighted_sum_of_gradients(kind, rule):
     a0[5:10, 0], a[5:10, 1] = 0, 0  # ends on a kink
     directions = torch.as_tensor(rng.normal(size=(2, 40, 3)))
     run = lambda x, codes: net(x)  # noqa: E731
-    found = path_mean(run, a, a0, None, directions, Options(n_steps=11, quadrature=rule))
+    options = Options(n_steps=11, quadrature=rule)
+    found = METHODS["integrated_gradients"].multipliers(Pass(run, a, a0, None, directions, options))
     passes = net.passes
     truth = sum(
         weight * pull_back(run, a0 + point * (a - a0), None, directions)
@@ -110,7 +112,8 @@ def test_values_read_out_of_the_net_are_noticed():
     net = Net("value read out")
     x = torch.full((1, 8), 2.0, dtype=torch.float64)
     run = lambda x, codes: net(x)  # noqa: E731
-    path_mean(run, x, torch.zeros_like(x), None, torch.ones((1, 1, 3), dtype=torch.float64), Options())
+    directions = torch.ones((1, 1, 3), dtype=torch.float64)
+    METHODS["integrated_gradients"].multipliers(Pass(run, x, torch.zeros_like(x), None, directions, Options()))
     assert net.passes > 2
 
 
@@ -136,7 +139,9 @@ def test_nothing_of_a_batch_outlives_it():
         held = []
         for _ in range(3):
             a, a0, v = torch.randn(5, 6), torch.randn(5, 6), torch.randn(2, 5, 3)
-            path_mean(lambda x, codes: rest(x), a, a0, None, v, options)
+            spots = Pass(lambda x, codes: rest(x), a, a0, None, v, options)
+            METHODS["integrated_gradients"].multipliers(spots)
+            del spots
             del a, a0, v
             held.append(sum(type(o) is torch.Tensor for o in gc.get_objects()))
     finally:

@@ -1,0 +1,1 @@
+"""Attribution methods, one idea a file; each registers what it defines."""
