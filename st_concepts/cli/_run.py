@@ -7,7 +7,7 @@ import re
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -26,9 +26,8 @@ from st_concepts.cli._report import check_report
 from st_concepts.cli._tissue import check_tissue
 from st_concepts.concepts import get_estimator
 from st_concepts.io._read import KINDS
+from st_concepts.stats import NULLS
 from st_concepts.tl._rank_genes import STATISTICS
-
-Null = Literal["moran", "permutation", "none"]
 
 
 @dataclass(frozen=True)
@@ -205,10 +204,10 @@ def _null(adata: AnnData, null: str) -> str:
                 "neighbouring spots were independent, and nothing can be drawn on tissue.",
             )
         return "moran" if spatial else "permutation"
-    if null not in get_args(Null):
-        raise UsageError(f"--null {null} is unknown; use {', '.join(get_args(Null))}.")
-    if null == "moran" and not spatial:
-        raise UsageError("--null moran needs coordinates in obsm['spatial']; use --null permutation.")
+    if null not in NULLS:
+        raise UsageError(f"--null {null} is unknown; use {', '.join(NULLS)}.")
+    if NULLS[null].needs_positions and not spatial:
+        raise UsageError(f"--null {null} needs coordinates in obsm['spatial']; use --null permutation.")
     return null
 
 

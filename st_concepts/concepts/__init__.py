@@ -10,6 +10,7 @@ from st_concepts.concepts._vectors import (
     get_estimator,
     logistic,
     mean_difference,
+    register,
     seed_regression,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "logistic",
     "mean_difference",
     "read_concepts",
+    "register",
     "score_frame",
     "seed_regression",
     "soft_labels",

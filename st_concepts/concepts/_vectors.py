@@ -4,30 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+
+from st_concepts._registry import Registry
 
 
 @dataclass(frozen=True)
 class Estimator:
-    """Record of one way to estimate a concept vector.
+    """Record of one way to estimate a concept vector; `register` makes it known by its name.
 
     Attributes
     ----------
     name
         What users type.
     function
-        ``(latent, inside, outside) -> vector``.
+        ``(latent, inside, outside) -> vector``: latent positions ``(n, n_latent)`` and the spots inside and outside,
+        boolean ``(n,)``, to a vector ``(n_latent,)``.
     citation
         Source.
-    note
-        When to use it, in one line.
+    follow
+        ``(latent, target) -> vector``: the twin for a continuous target ``(n,)``, such as the expression of seed genes;
+        `None` where there is none.
+    takes_weights
+        Whether ``inside`` and ``outside`` may be weights from 0 to 1, as unlabelled spots have that are learned from.
     """
 
     name: str
     function: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     citation: str
-    note: str
+    follow: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    takes_weights: bool = False
 
 
 def mean_difference(latent: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
@@ -142,18 +150,28 @@ def seed_regression(latent: np.ndarray, target: np.ndarray, *, whiten: bool) -> 
     return np.linalg.solve(shrunk_covariance(latent, shrinkage(n / 2, n / 2)), cov)
 
 
-ESTIMATORS: dict[str, Estimator] = {
-    e.name: e
-    for e in (
-        Estimator("discriminant", discriminant, "Friedman 1989", "the default: separates neighbouring layers best"),
-        Estimator("mean_difference", mean_difference, "Brocki & Chung 2019", "the original definition"),
-        Estimator("logistic", logistic, "Kim et al. 2018 (TCAV)", "linear classifier, many labels"),
+ESTIMATORS: Registry[Estimator] = Registry("estimator", Estimator, "st_concepts.concepts")
+register = ESTIMATORS.register
+# the first is the default: it separates neighbouring layers best
+register(
+    Estimator(
+        "discriminant",
+        discriminant,
+        "Friedman 1989, JASA 84:165",
+        partial(seed_regression, whiten=True),
+        takes_weights=True,
     )
-}
+)
+register(Estimator("mean_difference", mean_difference, "Brocki & Chung 2019", partial(seed_regression, whiten=False)))
+register(Estimator("logistic", logistic, "Kim et al. 2018 (TCAV), ICML"))
 
 
-def get_estimator(name: str) -> Estimator:
-    """The record of an estimator; an unknown name is a `ValueError` that lists the names."""
-    if name not in ESTIMATORS:
-        raise ValueError(f"estimator={name!r} is unknown; choose one of: {', '.join(ESTIMATORS)}.")
-    return ESTIMATORS[name]
+def get_estimator(name: str | Estimator) -> Estimator:
+    """The estimator called ``name``; an `Estimator` is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        There is none of that name; the message lists the names.
+    """
+    return ESTIMATORS.find(name)

@@ -15,7 +15,7 @@ from st_concepts._counts.sections import sections_of
 from st_concepts._slots import KEYS
 from st_concepts.concepts import read_concepts
 from st_concepts.models._section import membership, scores
-from st_concepts.stats import NullModel, association_test, moran_null, permutation_null
+from st_concepts.stats import NULLS, NullModel, association_test, null_model
 
 _WAVES = 64  # random Fourier features a field
 
@@ -23,7 +23,7 @@ _WAVES = 64  # random Fourier features a field
 def calibration(
     adata: AnnData,
     *,
-    nulls: Sequence[Literal["moran", "permutation", "none"]] = ("moran", "permutation", "none"),
+    nulls: Sequence[str | type[NullModel]] = ("moran", "permutation", "none"),
     target: Literal["label", "score"] = "label",
     lengths: Sequence[float] = (2.0, 3.5, 6.0),
     n_genes: int = 300,
@@ -96,20 +96,11 @@ def calibration(
         y = np.where(members < 0, np.nan, members).astype(np.float64)
     else:
         y = scores(adata, concepts).to_numpy(dtype=np.float64)
-    models: dict[str, NullModel | Literal["none"]] = {}
-    for name in nulls:
-        if name not in ("moran", "permutation", "none"):
-            raise ValueError(f"null={name!r} is unknown; use 'moran', 'permutation' or 'none'.")
-        models[name] = {
-            "moran": lambda: moran_null(coords, sections),
-            "permutation": lambda: permutation_null(adata.n_obs, sections),
-            "none": lambda: "none",
-        }[name]()
+    models = {NULLS.find(null).name: null_model(null, adata.n_obs, coords=coords, sections=sections) for null in nulls}
     rows = []
     for length, genes in _made_up(coords, sections, [0.0, *lengths], n_genes, smooth_share, seed):
         for name, null in models.items():
-            groups = sections if null == "none" else None
-            result = association_test(genes, y, null, sections=groups, n_null=0)
+            result = association_test(genes, y, null, n_null=0)
             for j, concept in enumerate(concepts.names):
                 rows.append(
                     {

@@ -6,18 +6,21 @@ from st_concepts.stats._association import AssociationResult, association_test
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._graph import check_graph, section_codes, spatial_graph
 from st_concepts.stats._moran import MoranNull, moran_i, moran_null, moran_surrogates
-from st_concepts.stats._null import NullModel, PermutationNull, permutation_null
+from st_concepts.stats._null import NULLS, NullModel, null_model, register
+from st_concepts.stats._permutation import PermutationNull, permutation_null
 from st_concepts.stats._sections import CombinedResult, association_by_section, combine_sections
-from st_concepts.stats._sums import RowStream
+from st_concepts.stats._sums import RowStream, Sums
 from st_concepts.stats._tiles import balanced_tiles
 
 __all__ = [
+    "NULLS",
     "AssociationResult",
     "CombinedResult",
     "MoranNull",
     "NullModel",
     "PermutationNull",
     "RowStream",
+    "Sums",
     "association_by_section",
     "association_test",
     "balanced_tiles",
@@ -27,7 +30,9 @@ __all__ = [
     "moran_i",
     "moran_null",
     "moran_surrogates",
+    "null_model",
     "permutation_null",
+    "register",
     "section_codes",
     "spatial_graph",
 ]

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri_exp
-from scipy.stats import norm, t
 
 from st_concepts.stats._fdr import fdr_bh
-from st_concepts.stats._null import Matrix, NullModel, permutation_null
-from st_concepts.stats._statistics import Target, run_matrix
-from st_concepts.stats._streamed import Job, run_stream
-from st_concepts.stats._sums import RowStream
+from st_concepts.stats._null import NullModel, null_model
+from st_concepts.stats._statistics import Job, Target, run
+from st_concepts.stats._sums import Matrix, RowStream
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class AssociationResult:
 def association_test(
     X: Matrix | RowStream,
     targets: ArrayLike,
-    null: NullModel | Literal["none"],
+    null: NullModel | str,
     *,
     sections: ArrayLike | None = None,
     n_null: int = 1000,
@@ -82,11 +77,11 @@ def association_test(
         Concept scores, or 0/1 labels, ``(n_obs, n_concepts)`` or ``(n_obs,)``. Spots where a target is NaN are left out
         for that concept, and the null is built anew for the others.
     null
-        :func:`moran_null` (recommended) or :func:`permutation_null`; ``"none"`` for the t-test of a correlation between
-        independent spots.
+        :func:`moran_null` (recommended) or :func:`permutation_null`, or a null model of your own; ``"none"`` for the
+        t-test of a correlation between independent spots.
     sections
-        Section of each spot, only for ``null="none"`` (the null models carry their own). Genes and targets are centred
-        within sections.
+        Section of each spot, only for a null that is named (the null models carry their own). Genes and targets are
+        centred within sections.
     n_null
         Null copies for ``pval_empirical``; 0 to skip them. The other p-values do not need them.
     own_weights
@@ -133,15 +128,9 @@ def association_test(
     >>> int(result.z[:, 0].argmax())
     0
     """
-    X = X if isinstance(X, RowStream) else _check_expression(X)
+    X = RowStream.of(X)
     plan = Plan(X.shape, targets, null, sections=sections, n_null=n_null, own_weights=own_weights)
-    rng = np.random.default_rng(seed)
-    if isinstance(X, RowStream):
-        run_stream(X, plan.jobs, plan.n_null, rng)
-    else:
-        for job in plan.jobs:
-            some = X if len(job.keep) == X.shape[0] else X[job.keep]
-            run_matrix(some, job.target, plan.n_null, rng, job.out, job.empirical)
+    run(X, plan.jobs, plan.n_null, np.random.default_rng(seed))
     return plan.result()
 
 
@@ -167,7 +156,7 @@ class Plan:
         self,
         shape: tuple[int, int],
         targets: ArrayLike,
-        null: NullModel | Literal["none"],
+        null: NullModel | str,
         *,
         sections: ArrayLike | None,
         n_null: int,
@@ -182,19 +171,15 @@ class Plan:
             raise ValueError("targets hold infinite values; use NaN for spots to leave out.")
         if n_null < 0:
             raise ValueError(f"n_null must not be negative; got {n_null}.")
-        self.parametric = isinstance(null, str)
-        if self.parametric:
-            if null != "none":
-                raise ValueError(
-                    f"null must be a null model or 'none'; got {null!r}. See moran_null and permutation_null."
-                )
-            null, n_null = permutation_null(n_obs, sections), 0
+        if not isinstance(null, NullModel):
+            null = null_model(null, n_obs, sections=sections)
         elif sections is not None:
             raise ValueError("sections belong to the null model; give them to moran_null or permutation_null.")
         if null.n_obs != n_obs:
             raise ValueError(f"The null model was built for {null.n_obs} spots, X has {n_obs}.")
+        n_null = n_null if null.draws else 0
         own = _check_weights(own_weights, (n_vars, y.shape[1]))
-        self.n_vars, self.n_null, self.name = n_vars, n_null, null.name
+        self.n_vars, self.n_null, self.null = n_vars, n_null, null
         self.known = ~np.isnan(y)
         self.out = {k: np.zeros((n_vars, y.shape[1])) for k in ("covariance", "correlation", "z", "df")}
         self.empirical = np.ones((n_vars, y.shape[1])) if n_null else None
@@ -212,11 +197,7 @@ class Plan:
 
     def result(self) -> AssociationResult:
         """P-values of the statistics that the jobs left."""
-        if self.parametric:
-            pval, greater, z = _t_test(self.out["correlation"], self.out["df"])
-        else:
-            z = self.out["z"]
-            pval, greater = 2 * norm.sf(np.abs(z)), norm.sf(z)
+        pval, greater, z = self.null.tail(self.out["z"], self.out["correlation"], self.out["df"])
         flat = z == 0
         pval = np.where(flat, 1.0, pval)
         return AssociationResult(
@@ -229,7 +210,7 @@ class Plan:
             qval_all=fdr_bh(pval),
             pval_empirical=self.empirical,
             n_obs=self.known.sum(axis=0),
-            null="none" if self.parametric else self.name,
+            null=self.null.name,
             n_null=self.n_null,
         )
 
@@ -239,29 +220,6 @@ def _same_spots(known: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
     # np.unique of columns makes a type with a field a spot
     columns = [column.tobytes() for column in known.T]
     return [np.flatnonzero([c == one for c in columns]) for one in sorted(set(columns))]
-
-
-def _t_test(r: NDArray[np.float64], df: NDArray[np.float64]) -> tuple[NDArray, NDArray, NDArray]:
-    """Two-sided and upper p-value of a correlation between independent spots, and the normal quantile of the latter."""
-    with np.errstate(divide="ignore"):
-        stat = r * np.sqrt(np.maximum(df, 1.0) / np.maximum(1 - r**2, 0.0))
-    log_tail = t.logsf(np.abs(stat), np.maximum(df, 1.0))
-    z = np.where(r == 0, 0.0, -np.sign(r) * ndtri_exp(np.maximum(log_tail, -1e300)))
-    tail = np.exp(log_tail)
-    return np.minimum(2 * tail, 1.0), np.where(r > 0, tail, 1 - tail), z
-
-
-def _check_expression(X: Matrix) -> Matrix:
-    if sp.issparse(X):
-        X = X if X.format in ("csr", "csc") else X.tocsr()
-        values = X.data
-    else:
-        X = values = np.asarray(X)
-    if X.ndim != 2:
-        raise ValueError(f"X must have shape (n_obs, n_vars); got {X.shape}.")
-    if not np.isfinite(values).all():
-        raise ValueError("X holds NaN or infinite values; pass log-normalised counts (spots without counts as zeros).")
-    return X
 
 
 def _check_weights(own: ArrayLike | None, shape: tuple[int, int]) -> NDArray[np.float64] | None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Self
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from st_concepts.stats._graph import GraphKind, check_coords, check_graph, section_codes, spatial_graph
-from st_concepts.stats._null import Matrix, NullModel, _dense
+from st_concepts.stats._null import NullModel, dense, register
+from st_concepts.stats._spectrum import Scheme, Spectrum, decompose, draw_section
+from st_concepts.stats._sums import Matrix, Sums
 from st_concepts.stats._tiles import balanced_tiles, tile_mean
-
-Scheme = Literal["bands", "singleton"]
 
 _MIN_SPOTS_PER_TILE = 4
 
@@ -31,16 +30,7 @@ class _Recipe:
     scheme: Scheme
 
 
-@dataclass(frozen=True)
-class _Section:
-    """Moran eigenvectors of one section: units it covers, vectors (n_units, n_coef), values descending, blocks."""
-
-    units: NDArray[np.intp]
-    vectors: NDArray[np.float64]
-    values: NDArray[np.float64]
-    blocks: NDArray[np.intp]
-
-
+@register
 @dataclass(frozen=True)
 class MoranNull(NullModel):
     """Moran spectral randomisation of the target. Build it with :func:`moran_null`.
@@ -56,11 +46,26 @@ class MoranNull(NullModel):
     """
 
     sections: NDArray[np.intp]
-    parts: tuple[_Section, ...]
+    parts: tuple[Spectrum, ...]
     average: sp.csr_array | None
     weights: sp.csr_array
     recipe: _Recipe
-    name: str = "moran"
+    name = "moran"
+    what = "keeps the spatial autocorrelation of the target (Moran spectral randomisation)"
+    citation = "Wagner & Dray 2015, Methods Ecol. Evol. 6:1169"
+    needs_positions = True
+
+    @classmethod
+    def build(
+        cls,
+        n_obs: int,
+        *,
+        coords: NDArray[np.float64] | None = None,
+        sections: ArrayLike | None = None,
+        graph: sp.sparray | sp.spmatrix | None = None,
+    ) -> Self:
+        """See `moran_null`."""
+        return moran_null(coords, sections, graph=graph)
 
     @property
     def n_obs(self) -> int:  # type: ignore[override]
@@ -88,7 +93,7 @@ class MoranNull(NullModel):
 
     def units(self, values: Matrix) -> NDArray[np.float64]:
         """``values`` ``(n_obs, m)`` as dense ``(n_units, m)``: the values themselves, or their tile means."""
-        return _dense(values if self.average is None else self.average @ values)
+        return dense(values if self.average is None else self.average @ values)
 
     def project(self, values: Matrix) -> NDArray[np.float64]:
         """Coefficients on the Moran eigenvectors, section after section."""
@@ -103,9 +108,25 @@ class MoranNull(NullModel):
         out, first = np.empty((n, len(coef))), 0
         for part in self.parts:
             span = slice(first, first + len(part.values))
-            out[:, span] = _draw_section(coef[span], part, n, rng)
+            out[:, span] = draw_section(coef[span], part, n, rng)
             first = span.stop
         return out
+
+    def sums(self, y: NDArray[np.float64], keep: NDArray[np.intp], n_genes: int) -> UnitSums:
+        """Means of the genes over the units."""
+        return UnitSums(self, y, keep, n_genes)
+
+    @property
+    def bytes_a_gene(self) -> int:
+        """A value for each unit."""
+        return 8 * self.n_units
+
+    def unit_of_spots(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Unit of each spot ``(n_obs,)`` and number of spots of each unit ``(n_units,)``."""
+        if self.average is None:
+            return np.arange(self.n_obs), np.ones(self.n_obs)
+        unit = sp.csc_array(self.average).indices.astype(np.intp)  # one entry a column
+        return unit, np.bincount(unit, minlength=self.n_units).astype(np.float64)
 
     def subset(self, keep: NDArray[np.bool_]) -> MoranNull:
         """Null for the spots in ``keep``; the graph is drawn anew among them where coordinates are known."""
@@ -119,6 +140,34 @@ class MoranNull(NullModel):
             n_tiles=r.n_tiles,
             scheme=r.scheme,
         )
+
+
+class UnitSums(Sums):
+    """With the mean of each gene over the spots of each unit, ``(n_units, n_genes)``."""
+
+    def __init__(self, null: MoranNull, y: NDArray[np.float64], keep: NDArray[np.intp], n_genes: int) -> None:
+        super().__init__(null.sections, y, keep, n_genes)
+        self._null = null
+        self._unit, self._unit_size = null.unit_of_spots()
+        self.units = np.zeros((null.n_units, n_genes))
+
+    def add_entries(self, spots: slice, block: sp.csr_matrix) -> None:
+        """Add up by unit."""
+        flat = np.repeat(self._unit[spots], np.diff(block.indptr)) * self.n_genes + block.indices
+        np.add.at(self.units.reshape(-1), flat, block.data)
+
+    def arrays(self) -> list[NDArray]:
+        """The units as well."""
+        return [*super().arrays(), self.units]
+
+    def finish(self, *, shared: bool) -> None:
+        """Sums become means."""
+        super().finish(shared=shared)
+        self.units /= self._unit_size[:, None]
+
+    def coefficients(self, genes: slice) -> NDArray[np.float64]:
+        """Coefficients on the Moran eigenvectors."""
+        return self._null.project_units(self.units[:, genes])
 
 
 def moran_null(
@@ -231,7 +280,7 @@ def moran_null(
         weights = check_graph(members @ user_graph @ members.T, len(unit_codes), unit_codes)
     weights = row_standardised(weights)
     parts = tuple(
-        _decompose(weights, np.flatnonzero(unit_codes == code), scheme) for code in np.flatnonzero(number >= 2)
+        decompose(weights, np.flatnonzero(unit_codes == code), scheme) for code in np.flatnonzero(number >= 2)
     )
     return MoranNull(codes, parts, average, weights, recipe)
 
@@ -313,67 +362,3 @@ def _units_per_section(size: NDArray[np.intp], exact_below: int, n_tiles: int) -
     shrink = len(size) ** (1 / 3)
     tiles = np.minimum(max(int(n_tiles / shrink), 2), np.maximum(size // _MIN_SPOTS_PER_TILE, 1))
     return np.where(size <= max(exact_below / shrink, 2), size, tiles)
-
-
-def _decompose(weights: sp.csr_array, units: NDArray[np.intp], scheme: Scheme) -> _Section:
-    w = weights[units][:, units].toarray()
-    centred = w - w.mean(axis=0) - w.mean(axis=1)[:, None] + w.mean()
-    # push the constant vector below all others, so that it cannot mix with other vectors of eigenvalue 0
-    bound = np.abs(centred).sum(axis=1).max() + 1.0
-    centred -= bound / len(units)
-    values, vectors = scipy.linalg.eigh(centred, driver="evd", overwrite_a=True, check_finite=False)
-    values, vectors = values[:0:-1], vectors[:, :0:-1]
-    return _Section(units, np.ascontiguousarray(vectors), values, _bands(len(values), scheme))
-
-
-def _bands(n: int, scheme: Scheme) -> NDArray[np.intp]:
-    if scheme == "singleton":
-        return np.arange(n)
-    widths, used = [], 0
-    while used < n:
-        widths.append(min(max(2, used // 2), n - used))
-        used += widths[-1]
-    if len(widths) > 1 and widths[-1] < widths[-2] / 2:
-        last = widths.pop()
-        widths[-1] += last
-    return np.repeat(np.arange(len(widths)), widths)
-
-
-def _draw_section(coef: NDArray[np.float64], part: _Section, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    if part.blocks[-1] == len(coef) - 1:  # every block is a single vector
-        return coef * rng.choice([-1.0, 1.0], size=(n, len(coef)))
-    starts = np.flatnonzero(np.r_[True, np.diff(part.blocks) > 0])
-    out = rng.standard_normal((n, len(coef)))
-    scale = np.sqrt(np.add.reduceat(coef**2, starts) / np.add.reduceat(out**2, starts, axis=1))
-    out *= scale[:, part.blocks]
-    return _restore_moran(out, coef, part.values)
-
-
-def _restore_moran(
-    out: NDArray[np.float64], coef: NDArray[np.float64], values: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Scale coefficients by ``exp(t * value / 2)``, ``t`` per row, so that variance and Moran's I match ``coef``.
-
-    Rotation within a band changes Moran's I a little, since the eigenvalues of a band differ a little. Under the tilt
-    ``t`` the share-weighted mean eigenvalue, which is Moran's I up to a constant, rises strictly: there is one root.
-    """
-    total = (coef**2).sum()
-    spread = np.ptp(values)
-    if total == 0 or spread == 0:
-        return out
-    share = out**2 / total
-    x = (values - (coef**2 @ values) / total) / spread
-    low, high = np.full(len(out), -60.0), np.full(len(out), 60.0)
-    t = np.zeros(len(out))
-    for _ in range(60):
-        tilted = share * np.exp(t[:, None] * x)
-        mass = tilted.sum(axis=1)
-        mean = tilted @ x / mass
-        if np.abs(mean).max() < 1e-15:
-            break
-        low, high = np.where(mean < 0, t, low), np.where(mean > 0, t, high)
-        slope = tilted @ x**2 / mass - mean**2
-        step = t - mean / np.maximum(slope, 1e-300)
-        t = np.where((step > low) & (step < high), step, (low + high) / 2)
-    tilted = out * np.exp(t[:, None] * x / 2)
-    return tilted * np.sqrt(total / (tilted**2).sum(axis=1, keepdims=True))

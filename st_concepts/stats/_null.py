@@ -1,18 +1,24 @@
-"""What a null model of the association test has to offer, and the simplest one: shuffling spots within sections."""
+"""What a null model of the association test has to offer."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
 
-from st_concepts.stats._graph import section_codes
+from st_concepts._registry import Registry
+from st_concepts.stats._sums import ColumnSums, Matrix, RowStream, Sums
 
-Matrix = NDArray | sp.sparray | sp.spmatrix
+if TYPE_CHECKING:
+    from st_concepts.stats._statistics import Job
+
+# of a target and limits of the genes: how many null copies reach them
+Hits = Callable[[int, NDArray[np.float32]], NDArray]
 
 
 class NullModel(ABC):
@@ -24,10 +30,19 @@ class NullModel(ABC):
     variance of the inner product of target ``a`` and gene ``b`` is then
     ``sum over blocks of |a_block|^2 |b_block|^2 / dims[block]``.
 
+    A subclass that is registered (``stc.stats.register``) can be asked for by its name; an object of one that is not
+    can be passed as it is.
+
     Attributes
     ----------
     name
         Short name, written into results.
+    what
+        What it keeps of the target, in one line.
+    citation
+        Where it comes from.
+    needs_positions
+        Whether `build` needs coordinates or a graph.
     n_obs
         Number of spots.
     sections
@@ -38,11 +53,35 @@ class NullModel(ABC):
         Dimension of each block, shape ``(n_blocks,)``.
     """
 
-    name: str
+    name: ClassVar[str] = ""
+    what: ClassVar[str] = ""
+    citation: ClassVar[str] = ""
+    needs_positions: ClassVar[bool] = False
+    # whether null copies can be counted, and whether each of them meets the rows of the expression again
+    draws: ClassVar[bool] = True
+    rereads: ClassVar[bool] = False
     n_obs: int
     sections: NDArray[np.intp]
     blocks: NDArray[np.intp]
     dims: NDArray[np.float64]
+
+    @classmethod
+    def build(
+        cls,
+        n_obs: int,
+        *,
+        coords: NDArray[np.float64] | None = None,
+        sections: ArrayLike | None = None,
+        graph: sp.sparray | sp.spmatrix | None = None,
+    ) -> Self:
+        """The null model of spots, with their positions, sections and graph as far as they are known.
+
+        Raises
+        ------
+        ValueError
+            It needs positions and there are none.
+        """
+        raise NotImplementedError(f"{cls.__name__} cannot be asked for by name; pass null= an object of it.")
 
     @abstractmethod
     def project(self, values: Matrix) -> NDArray[np.float64]:
@@ -56,112 +95,88 @@ class NullModel(ABC):
     def subset(self, keep: NDArray[np.bool_]) -> NullModel:
         """The same null model for the spots in ``keep``."""
 
+    def sums(self, y: NDArray[np.float64], keep: NDArray[np.intp], n_genes: int) -> Sums:
+        """What one pass over rows gathers for this null; see `Sums`. By default the genes themselves."""
+        return ColumnSums(self.sections, y, keep, n_genes, self.project)
+
+    @property
+    def bytes_a_gene(self) -> int:
+        """Memory that `sums` takes for each gene, which decides how many are gathered in a pass."""
+        return 12 * self.n_obs
+
+    def coefficients_of(self, y: NDArray[np.float64], centred: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Coefficients of the targets ``y``; ``centred`` are they, less the section means and ordered by section."""
+        return self.project(y)
+
+    def counter(self, job: Job, X: RowStream, n: int, rng: np.random.Generator) -> Counter:
+        """What counts ``n`` null copies of the targets of a job."""
+        return DrawnCounter(self, job, n, rng)
+
+    def tail(
+        self, z: NDArray[np.float64], correlation: NDArray[np.float64], df: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Two-sided p-value, one-sided one for positive association, and z; by default by the normal distribution."""
+        return 2 * norm.sf(np.abs(z)), norm.sf(z), z
+
     def block_sums(self, squares: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sums over the coefficients of each block: ``(n_coef, m)`` to ``(n_blocks, m)``."""
         starts = np.flatnonzero(np.r_[True, np.diff(self.blocks) > 0])
         return np.add.reduceat(squares, starts, axis=0)
 
 
-@dataclass(frozen=True)
-class PermutationNull(NullModel):
-    """Shuffle the target among the spots of each section, as if spots were independent.
+class Counter(ABC):
+    """Counts how many null copies of a target reach a limit."""
 
-    Neighbouring spots are not independent, so on smooth genes its p-values are too small; it needs no coordinates.
-
-    Parameters
-    ----------
-    sections
-        Section codes, shape ``(n_obs,)``. Use :func:`permutation_null` to build from labels.
-
-    Notes
-    -----
-    The variance over all permutations, ``|a|^2 |b|^2 / (n - 1)`` per section for centred ``a`` and ``b``, is exact
-    (Pitman 1937).
-    """
-
-    sections: NDArray[np.intp]
-    name: str = "permutation"
-
-    @property
-    def n_obs(self) -> int:  # type: ignore[override]
-        """Number of spots."""
-        return len(self.sections)
-
-    @property
-    def order(self) -> NDArray[np.intp]:
-        """Spots ordered by section; coefficients follow this order."""
-        return np.argsort(self.sections, kind="stable")
-
-    @property
-    def blocks(self) -> NDArray[np.intp]:  # type: ignore[override]
-        """One block per section."""
-        return np.sort(self.sections)
-
-    @property
-    def dims(self) -> NDArray[np.float64]:  # type: ignore[override]
-        """Spots less one, per section."""
-        size = np.bincount(self.sections)
-        return np.maximum(size[size > 0] - 1.0, 1.0)
-
-    def project(self, values: Matrix) -> NDArray[np.float64]:
-        """Values less the section mean, ordered by section."""
-        dense = _dense(values)[self.order]
-        sizes = np.bincount(self.sections)
-        sizes = sizes[sizes > 0]
-        return dense - np.repeat(self.block_sums(dense) / sizes[:, None], sizes, axis=0)
-
-    def draw(self, coef: NDArray[np.float64], n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Permute within sections."""
-        out = np.empty((n, len(coef)), dtype=coef.dtype)
-        for part in np.split(np.arange(len(coef)), np.flatnonzero(np.diff(self.blocks)) + 1):
-            out[:, part] = rng.permuted(np.broadcast_to(coef[part], (n, len(part))), axis=1)
-        return out
-
-    def draw_in_parts(
-        self, coef: NDArray[np.float64], n: int, few: int, rng: np.random.Generator
-    ) -> Iterator[NDArray[np.float64]]:
-        """The copies of `draw`, the very same, ``few`` at a time: nothing of size ``n`` times spots is held."""
-        sections = np.split(np.arange(len(coef)), np.flatnonzero(np.diff(self.blocks)) + 1)
-        spans = [slice(a, min(a + few, n)) for a in range(0, n, few)]
-        # copies are drawn section by section: the generator walks through once to find where each part begins
-        states = []
-        for part in sections:
-            for span in spans:
-                states.append(rng.bit_generator.state)
-                rng.permuted(np.broadcast_to(coef[part], (span.stop - span.start, len(part))), axis=1)
-        end = rng.bit_generator.state
-        for i, span in enumerate(spans):
-            out = np.empty((span.stop - span.start, len(coef)), dtype=coef.dtype)
-            for s, part in enumerate(sections):
-                rng.bit_generator.state = states[s * len(spans) + i]
-                out[:, part] = rng.permuted(np.broadcast_to(coef[part], (len(out), len(part))), axis=1)
-            yield out
-        rng.bit_generator.state = end
-
-    def subset(self, keep: NDArray[np.bool_]) -> PermutationNull:
-        """Permute among the spots in ``keep`` only."""
-        return PermutationNull(self.sections[keep])
+    @abstractmethod
+    def hits(self, b: NDArray[np.float64] | None, varies: NDArray[np.bool_]) -> Hits:
+        """For genes with coefficients ``b``, of which some vary."""
 
 
-def permutation_null(n_obs: int, sections: ArrayLike | None = None) -> PermutationNull:
-    """Null model that shuffles spots within sections.
+class DrawnCounter(Counter):
+    """Copies drawn once; their inner products with the coefficients of the genes are counted."""
 
-    Parameters
-    ----------
-    n_obs
-        Number of spots.
-    sections
-        Section of each spot, shape ``(n_obs,)``.
+    def __init__(self, null: NullModel, job: Job, n: int, rng: np.random.Generator) -> None:
+        coef = job.target.coef
+        self.copies = [null.draw(coef[:, j], n, rng).astype(np.float32) for j in range(coef.shape[1])]
+
+    def hits(self, b: NDArray[np.float64] | None, varies: NDArray[np.bool_]) -> Hits:
+        """One product a target."""
+        return lambda j, limit: (np.abs(self.copies[j] @ b.astype(np.float32)) >= limit).sum(axis=0)
+
+
+NULLS: Registry[type[NullModel]] = Registry("null model", NullModel, "st_concepts.stats", classes=True)
+register = NULLS.register
+
+
+def null_model(
+    null: str | type[NullModel] | NullModel,
+    n_obs: int,
+    *,
+    coords: NDArray[np.float64] | None = None,
+    sections: ArrayLike | None = None,
+    graph: sp.sparray | sp.spmatrix | None = None,
+) -> NullModel:
+    """The null model of that name, built for these spots; an object is returned as it is.
 
     Raises
     ------
     ValueError
-        If ``sections`` has the wrong shape or misses a value.
+        There is none of that name; it needs positions that are not given; an object for another number of spots.
+
+    Examples
+    --------
+    >>> null_model("permutation", 10).name
+    'permutation'
     """
-    return PermutationNull(section_codes(sections, n_obs))
+    if not isinstance(null, NullModel):
+        return NULLS.find(null).build(n_obs, coords=coords, sections=sections, graph=graph)
+    if null.n_obs != n_obs:
+        raise ValueError(f"The null model was built for {null.n_obs} spots, the data have {n_obs}.")
+    return null
 
 
-def _dense(values: Matrix) -> NDArray[np.float64]:
+def dense(values: Matrix) -> NDArray[np.float64]:
+    """As a dense float64 array."""
     if sp.issparse(values):
         values = values.toarray()
     return np.asarray(values, dtype=np.float64)

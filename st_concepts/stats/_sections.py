@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from st_concepts.stats._association import AssociationResult, Plan, association_test
+from st_concepts.stats._association import AssociationResult, Plan
 from st_concepts.stats._fdr import fdr_bh
-from st_concepts.stats._null import Matrix, NullModel
-from st_concepts.stats._streamed import run_stream
-from st_concepts.stats._sums import RowStream
+from st_concepts.stats._null import NullModel
+from st_concepts.stats._statistics import Job, run
+from st_concepts.stats._sums import Matrix, RowStream
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ def association_by_section(
     y = y[:, None] if y.ndim == 1 else y
     if len(y) != null.n_obs or X.shape[0] != null.n_obs:
         raise ValueError(f"The null model has {null.n_obs} spots, X has {X.shape[0]} and targets have {len(y)}.")
-    rng = np.random.default_rng(seed)
-    results: dict[int, AssociationResult] = {}
+    stream = RowStream.of(X)
     plans: dict[int, Plan] = {}
+    jobs: list[Job] = []
     usable_in, weights = {}, []
     for code in np.unique(null.sections).tolist():
         rows = null.sections == code
@@ -126,23 +126,16 @@ def association_by_section(
         if not usable.any():
             continue
         y_part = np.where(usable, y_part, y_part[:, [int(usable.argmax())]])
-        part = null.subset(rows)
-        if isinstance(X, RowStream):
-            shape = (len(y_part), X.shape[1])
-            plans[code] = Plan(shape, y_part, part, sections=None, n_null=n_null, own_weights=own_weights)
-        else:
-            results[code] = association_test(X[rows], y_part, part, n_null=n_null, own_weights=own_weights, seed=rng)
+        shape, part = (len(y_part), stream.shape[1]), null.subset(rows)
+        plans[code] = Plan(shape, y_part, part, sections=None, n_null=n_null, own_weights=own_weights)
+        where = np.flatnonzero(rows)  # jobs know the spots of their section only
+        jobs += [replace(job, keep=where[job.keep]) for job in plans[code].jobs]
         usable_in[code] = usable
         weights.append(np.sqrt(rows.sum()))
     if not usable_in:
         raise ValueError("No section has a target that varies over at least 3 spots.")
-    if isinstance(X, RowStream):
-        jobs = []
-        for code, plan in plans.items():
-            where = np.flatnonzero(null.sections == code)  # jobs know the spots of their section only
-            jobs += [replace(job, keep=where[job.keep]) for job in plan.jobs]
-        run_stream(X, jobs, n_null, rng)
-        results = {code: plan.result() for code, plan in plans.items()}
+    run(stream, jobs, n_null, np.random.default_rng(seed))
+    results = {code: plan.result() for code, plan in plans.items()}
     stack = [np.where(usable, results[code].z, np.nan) for code, usable in usable_in.items()]
     return results, combine_sections(np.stack(stack), weights)
 

@@ -1,17 +1,20 @@
-"""Statistics of genes against targets from sums over spots, and the test of a matrix in memory."""
+"""Statistics of genes against targets, from sums over spots that one pass over the rows gathers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from st_concepts.stats._null import Matrix, NullModel, PermutationNull
-from st_concepts.stats._sums import Moments
+from st_concepts._distributed import all_sum, rank, size
+from st_concepts.stats._null import Counter, Hits, NullModel
+from st_concepts.stats._permutation import PermutationNull
+from st_concepts.stats._sums import RowStream, Sums, accumulate
 
+# bytes that nulls may gather of the genes at a time; beyond, the stream is read again for further genes
+GATHERED_BYTES = 512 * 2**20
 # entries of a dense block of genes: 128 MiB in float64
 BLOCK_ENTRIES = 2**24
 # below this share of its sum of squares a gene's or target's variance is rounding
@@ -41,8 +44,7 @@ class Target:
         y_spot = spots.project(_standardised(y))
         varies = (y_spot**2).sum(axis=0) > _CONSTANT * len(y)
         y_spot[:, ~varies] = 0.0
-        # the projection of a shuffle is no more than the centred values, which the spot-level statistic needs anyway
-        coef = y_spot if isinstance(null, PermutationNull) else null.project(_standardised(y)) * varies
+        coef = null.coefficients_of(_standardised(y), y_spot) * varies
         y_blocks = null.block_sums(coef**2)
         df = len(y) - len(spots.dims) - 1
         return cls(null, len(y), y_spot, coef, y_blocks, varies, y.std(axis=0), own, concepts, df)
@@ -59,10 +61,25 @@ class Target:
         out[self.order] = self.y_spot
         return out
 
-    def copies(self, j: int, n: int, rng: np.random.Generator) -> NDArray:
-        """``n`` null copies of target ``j``; float64 where they are shuffled, since labels and counts make ties."""
-        drawn = self.null.draw(self.coef[:, j], n, rng)
-        return drawn if isinstance(self.null, PermutationNull) else drawn.astype(np.float32)
+
+@dataclass(frozen=True)
+class Job:
+    """Targets of one group of spots, and where their statistics go.
+
+    Attributes
+    ----------
+    target
+        The targets.
+    keep
+        Positions of their spots among all, ascending.
+    out, empirical
+        Arrays ``(n_vars, n_concepts)`` that are filled in the columns of the targets.
+    """
+
+    target: Target
+    keep: NDArray[np.intp]
+    out: dict[str, NDArray[np.float64]]
+    empirical: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True)
@@ -97,17 +114,14 @@ class Genes:
         )
 
     @classmethod
-    def from_moments(cls, genes: slice, moments: Moments) -> Genes:
-        """For shuffled spots, whose blocks are the sections."""
+    def from_sums(cls, genes: slice, moments: Sums) -> Genes:
+        """For a null whose blocks are the sections."""
         blocks = moments.centred_squares
         ss = blocks.sum(axis=0)
         varies = ss > _CONSTANT * moments.squares.sum(axis=0)
         cross = moments.cross.transpose(2, 0, 1) * varies
         total = cross.sum(axis=1)
         return cls(genes, total, ss, varies, blocks * varies, total, lambda j: cross[j])
-
-
-Hits = Callable[[int, NDArray[np.float32]], NDArray]
 
 
 def fill(
@@ -142,62 +156,57 @@ def fill(
             empirical[genes, concept] = np.where(live & (sd > 0), (1.0 + hits(j, limit)) / (1.0 + n_null), 1.0)
 
 
-def run_matrix(
-    X: Matrix,
-    target: Target,
-    n_null: int,
-    rng: np.random.Generator,
-    out: dict[str, NDArray[np.float64]],
-    empirical: NDArray[np.float64] | None,
-) -> None:
-    """Fill ``out`` and ``empirical`` for targets without NaN from a matrix of the same spots."""
-    null, n_obs = target.null, target.n_obs
-    copies = [target.copies(j, n_null, rng) if n_null else None for j in range(len(target.concepts))]
-    same = isinstance(null, PermutationNull)
-    for genes, block in _gene_blocks(X, max(len(target.coef), n_obs if not sp.issparse(X) or same else 1)):
-        cross, ss = _spot_statistics(block, target.y_spot, PermutationNull(null.sections))
-        b = null.project(block)
-        part = Genes.from_coefficients(genes, target, cross, ss, _sum_of_squares(block), b)
-        fill(target, part, n_null, counted(copies, b) if n_null else None, out, empirical)
+def run(X: RowStream, jobs: Sequence[Job], n_null: int, rng: np.random.Generator) -> None:
+    """Fill the arrays of several groups of spots at once, in one pass where memory allows."""
+    nulls = [job.target.null for job in jobs]
+    counters = [null.counter(job, X, n_null, rng) if n_null else None for null, job in zip(nulls, jobs, strict=True)]
+    todo = [(i, genes) for i, null in enumerate(nulls) for genes in _gene_ranges(null, X.shape[1])]
+    while todo:
+        # groups that take the same range of genes share a pass as far as what they gather fits into memory
+        genes, room, now = todo[0][1], GATHERED_BYTES, []
+        for i, wanted in list(todo):
+            need = nulls[i].bytes_a_gene * (genes.stop - genes.start)
+            if wanted == genes and (not now or need <= room):
+                room -= need
+                now.append(i)
+                todo.remove((i, wanted))
+        n_genes = genes.stop - genes.start
+        found = {i: nulls[i].sums(jobs[i].target.y, jobs[i].keep, n_genes) for i in now}
+        accumulate(X, found.values(), genes)
+        for i in now:
+            _fill_range(jobs[i], found.pop(i), genes, n_null, counters[i], shared=X.shared)
 
 
-def counted(copies: list[NDArray], b: NDArray[np.float64]) -> Hits:
-    """Counts copies by their inner products with the coefficients of the genes."""
-    return lambda j, limit: (np.abs(copies[j] @ b.astype(copies[j].dtype)) >= limit).sum(axis=0)
+def _gene_ranges(null: NullModel, n_vars: int) -> list[slice]:
+    """Ranges of genes of which a null gathers no more than memory allows."""
+    step = max(GATHERED_BYTES // null.bytes_a_gene, 1) if null.bytes_a_gene else n_vars
+    return [slice(g, min(g + step, n_vars)) for g in range(0, n_vars, max(step, 1))]
 
 
-def _spot_statistics(
-    block: Matrix, y_spot: NDArray[np.float64], spots: PermutationNull
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Within-section cross products ``(n_concepts, m)`` with the centred targets, and sums of squares ``(m,)``.
-
-    ``y_spot`` is ordered by section, as ``spots.project`` returns it.
-    """
-    order, code = spots.order, spots.blocks
-    y = np.empty_like(y_spot)
-    y[order] = y_spot
-    cross = np.asarray((block.T @ y).T)
-    present, code = np.unique(code, return_inverse=True)
-    member = sp.csr_array((np.ones(len(order)), (code, order)), shape=(len(present), len(order)))
-    sums = member @ block
-    sums = sums.toarray() if sp.issparse(sums) else sums
-    ss = _sum_of_squares(block) - (sums**2 / np.bincount(code)[:, None]).sum(axis=0)
-    return cross, np.maximum(ss, 0.0)
-
-
-def _sum_of_squares(block: Matrix) -> NDArray[np.float64]:
-    if sp.issparse(block):
-        return np.asarray(block.multiply(block).sum(axis=0)).ravel()
-    return np.einsum("ij,ij->j", block, block)
-
-
-def _gene_blocks(X: Matrix, n_rows: int) -> Iterator[tuple[slice, Matrix]]:
-    size = max(BLOCK_ENTRIES // max(n_rows, 1), 1)
-    if sp.issparse(X):
-        X = sp.csc_array(X)
-    for start in range(0, X.shape[1], size):
-        genes = slice(start, min(start + size, X.shape[1]))
-        yield genes, X[:, genes].astype(np.float64)
+def _fill_range(job: Job, sums: Sums, genes: slice, n_null: int, counter: Counter | None, *, shared: bool) -> None:
+    """Statistics of a range of genes; processes share those with coefficients among them."""
+    target, n_genes = job.target, genes.stop - genes.start
+    if sums.coefficients(slice(0, 0)) is None:
+        part = Genes.from_sums(genes, sums)
+        fill(target, part, n_null, counter and counter.hits(None, part.varies), job.out, job.empirical)
+        return
+    step = max(min(BLOCK_ENTRIES // max(len(target.coef), 1), -(-n_genes // (size() if shared else 1))), 1)
+    parts = [slice(a, min(a + step, n_genes)) for a in range(0, n_genes, step)]
+    cross, total = sums.cross.sum(axis=0).T, sums.squares.sum(axis=0)
+    ss = sums.centred_squares.sum(axis=0)
+    written = [*job.out.values(), *([] if job.empirical is None else [job.empirical])]
+    for number, local in enumerate(parts):
+        at = slice(genes.start + local.start, genes.start + local.stop)
+        if shared and number % size() != rank():
+            for values in written:  # the process whose part it is knows them
+                values[at, target.concepts] = 0.0
+            continue
+        b = sums.coefficients(local)
+        part = Genes.from_coefficients(at, target, cross[:, local], ss[local], total[local], b)
+        fill(target, part, n_null, counter and counter.hits(b, part.varies), job.out, job.empirical)
+    if shared:
+        for values, known in zip(written, all_sum(*(v[genes, target.concepts] for v in written)), strict=True):
+            values[genes, target.concepts] = known
 
 
 def _standardised(y: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,11 +10,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from st_concepts._distributed import all_sum
-from st_concepts.stats._moran import MoranNull
-from st_concepts.stats._null import NullModel
 
-# bytes that values of units (tiles) by genes may take at a time; beyond, the stream is read again for further genes
-UNIT_BYTES = 512 * 2**20
+Matrix = NDArray | sp.sparray | sp.spmatrix
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,35 @@ class RowStream:
     read: Callable[[], Iterable[tuple[slice, sp.csr_matrix]]]
     shared: bool = False
 
+    @classmethod
+    def of(cls, X: Matrix | RowStream) -> RowStream:
+        """A matrix as a stream of one block; a stream as it is.
 
-class Moments:
-    """Sums over the spots of one null model, for a range of genes. Arrays are float64.
+        Raises
+        ------
+        ValueError
+            A matrix that is not two-dimensional, or holds NaN or infinite values.
+        """
+        if isinstance(X, RowStream):
+            return X
+        if not sp.issparse(X):
+            X = np.asarray(X)
+        if X.ndim != 2:
+            raise ValueError(f"X must have shape (n_obs, n_vars); got {X.shape}.")
+        block = sp.csr_matrix(X)
+        return cls(block.shape, lambda: [(slice(0, block.shape[0]), block)])
+
+
+class Sums:
+    """Sums over the spots of one null model, for a range of genes; arrays are float64.
+
+    What every null needs is here. A null whose statistics follow from sums over its sections alone takes it as it is;
+    others gather more in `add_entries`, and give `coefficients`.
 
     Parameters
     ----------
-    null
-        Null model of the spots in ``keep``.
+    sections
+        Section codes of the spots in ``keep``.
     y
         Targets of these spots, centred within sections, in the order of the spots, ``(n_keep, n_concepts)``.
     keep
@@ -62,22 +80,18 @@ class Moments:
         Sum of target times gene by section, ``(n_sections, n_genes, n_concepts)``.
     sums, squares
         Sum and sum of squares of each gene by section, ``(n_sections, n_genes)``.
-    units
-        For a Moran null, mean of each gene over the spots of each unit, ``(n_units, n_genes)``; `None` otherwise.
     """
 
-    def __init__(self, null: NullModel, y: NDArray[np.float64], keep: NDArray[np.intp], n_genes: int) -> None:
-        self.null, self.y, self.keep, self.n_genes = null, np.ascontiguousarray(y), keep, n_genes
-        present, self.section = np.unique(null.sections, return_inverse=True)
+    def __init__(
+        self, sections: NDArray[np.intp], y: NDArray[np.float64], keep: NDArray[np.intp], n_genes: int
+    ) -> None:
+        self.y, self.keep, self.n_genes = np.ascontiguousarray(y), keep, n_genes
+        present, self.section = np.unique(sections, return_inverse=True)
         self.section = self.section.ravel()
         self.section_size = np.bincount(self.section, minlength=len(present)).astype(np.float64)
         n_sections = len(present)
         self.cross = np.zeros((n_sections, n_genes, y.shape[1]))
         self.sums, self.squares = np.zeros((n_sections, n_genes)), np.zeros((n_sections, n_genes))
-        self.units: NDArray[np.float64] | None = None
-        if isinstance(null, MoranNull):
-            self.unit, self.unit_size = unit_of_spots(null)
-            self.units = np.zeros((null.n_units, n_genes))
 
     def add(self, rows: slice, block: sp.csr_matrix) -> None:
         """Add the spots of a batch, ``block`` in float64."""
@@ -86,37 +100,35 @@ class Moments:
             return
         part = block if last - first == block.shape[0] else block[self.keep[first:last] - rows.start]
         section, y = self.section[first:last], self.y[first:last]
-        row = np.repeat(np.arange(last - first), np.diff(part.indptr))
-        n_sections = len(self.section_size)
-        if n_sections == 1:
+        if len(self.section_size) == 1:
             self.cross[0] += part.T @ y
             self.squares[0] += np.bincount(part.indices, part.data**2, self.n_genes)
-            if self.units is None:
-                self.sums[0] += np.bincount(part.indices, part.data, self.n_genes)
+            self.sums[0] += np.bincount(part.indices, part.data, self.n_genes)
         else:
             for s in np.unique(section):
-                mine = section == s
-                self.cross[s] += (part if mine.all() else part[mine]).T @ y[mine]
-            flat = section[row] * self.n_genes + part.indices
+                own = section == s
+                self.cross[s] += (part if own.all() else part[own]).T @ y[own]
+            flat = np.repeat(section, np.diff(part.indptr)) * self.n_genes + part.indices
             np.add.at(self.squares.reshape(-1), flat, part.data**2)
-            if self.units is None:
-                np.add.at(self.sums.reshape(-1), flat, part.data)
-        if self.units is not None:
-            np.add.at(self.units.reshape(-1), self.unit[first:last][row] * self.n_genes + part.indices, part.data)
+            np.add.at(self.sums.reshape(-1), flat, part.data)
+        self.add_entries(slice(first, last), part)
+
+    def add_entries(self, spots: slice, block: sp.csr_matrix) -> None:
+        """Gather what else a null needs of the genes at ``spots``, positions within ``keep``."""
+
+    def arrays(self) -> list[NDArray]:
+        """What is added up over processes."""
+        return [self.cross, self.sums, self.squares]
 
     def finish(self, *, shared: bool) -> None:
-        """After the last batch: sums over the processes, means of units."""
-        parts = [self.cross, self.sums, self.squares, *([] if self.units is None else [self.units])]
+        """After the last batch: sums over the processes."""
         if shared:
-            parts = all_sum(*parts)
-        self.cross, self.sums, self.squares, *units = parts
-        if units:
-            (self.units,) = units
-            n_sections, first = len(self.section_size), np.zeros(len(self.unit_size), dtype=np.intp)
-            first[self.unit] = self.section  # a unit lies within one section
-            member = sp.csr_array((np.ones(len(first)), (first, np.arange(len(first)))), shape=(n_sections, len(first)))
-            self.sums = np.asarray(member @ self.units)
-            self.units /= self.unit_size[:, None]
+            for held, total in zip(self.arrays(), all_sum(*self.arrays()), strict=True):
+                held[...] = total
+
+    def coefficients(self, genes: slice) -> NDArray[np.float64] | None:
+        """Coefficients ``(n_coef, m)`` of some genes of the range; `None` where the sums by section say all."""
+        return None
 
     @property
     def centred_squares(self) -> NDArray[np.float64]:
@@ -124,23 +136,52 @@ class Moments:
         return np.maximum(self.squares - self.sums**2 / self.section_size[:, None], 0.0)
 
 
-def unit_of_spots(null: MoranNull) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Unit of each spot ``(n_obs,)`` and number of spots of each unit ``(n_units,)``."""
-    if null.average is None:
-        return np.arange(null.n_obs), np.ones(null.n_obs)
-    by_spot = sp.csc_array(null.average)  # one entry a column
-    unit = by_spot.indices.astype(np.intp)
-    return unit, np.bincount(unit, minlength=null.n_units).astype(np.float64)
+class ColumnSums(Sums):
+    """Holds the genes of the range, sparse, for a null that is given as a projection only."""
+
+    def __init__(
+        self,
+        sections: NDArray[np.intp],
+        y: NDArray[np.float64],
+        keep: NDArray[np.intp],
+        n_genes: int,
+        project: Callable[[Matrix], NDArray[np.float64]],
+    ) -> None:
+        super().__init__(sections, y, keep, n_genes)
+        self._project = project
+        self._parts: list[tuple[slice, sp.csr_matrix]] = []
+        self._columns: sp.csc_array | None = None
+
+    def add_entries(self, spots: slice, block: sp.csr_matrix) -> None:
+        """Keep the block."""
+        self._parts.append((spots, block))
+
+    def finish(self, *, shared: bool) -> None:
+        """Put the blocks together.
+
+        Raises
+        ------
+        ValueError
+            The rows are shared among processes, none of which has them all.
+        """
+        if shared:
+            raise ValueError(
+                "This null model needs every spot of a gene at once, so several processes cannot share the rows. "
+                "Test in one process, or give the null model sums of its own."
+            )
+        empty = sp.csr_matrix((0, self.n_genes))
+        held = sum(spots.stop - spots.start for spots, _ in self._parts)
+        if held != len(self.keep):
+            raise ValueError(f"The stream of rows gave {held} of the {len(self.keep)} spots of the null model.")
+        self._columns = sp.csc_array(sp.vstack([block for _, block in self._parts] or [empty], format="csr"))
+        self._parts = []
+
+    def coefficients(self, genes: slice) -> NDArray[np.float64]:
+        """Project the genes."""
+        return np.asarray(self._project(self._columns[:, genes]), dtype=np.float64)
 
 
-def gene_ranges(null: NullModel, n_vars: int, *, limit: int | None = None) -> list[slice]:
-    """Ranges of genes whose unit values fit into ``limit`` bytes together; all genes where there are no units."""
-    limit = UNIT_BYTES if limit is None else limit
-    step = n_vars if not isinstance(null, MoranNull) else max(limit // (8 * max(null.n_units, 1)), 1)
-    return [slice(g, min(g + step, n_vars)) for g in range(0, n_vars, max(step, 1))]
-
-
-def accumulate(stream: RowStream, moments: Iterable[Moments], genes: slice) -> None:
+def accumulate(stream: RowStream, moments: Iterable[Sums], genes: slice) -> None:
     """One pass over the stream for all ``moments``, of the genes in a range.
 
     Raises
@@ -163,7 +204,7 @@ def accumulate(stream: RowStream, moments: Iterable[Moments], genes: slice) -> N
             raise ValueError(
                 "X holds NaN or infinite values; pass log-normalised counts (spots without counts as zeros)."
             )
-        part = (block if whole else block[:, genes]).astype(np.float64)
+        part = (block if whole else block[:, genes]).astype(np.float64, copy=False)
         for one in moments:
             one.add(rows, part)
     for one in moments:

@@ -18,7 +18,9 @@ from st_concepts._names import as_names, unknown_name
 from st_concepts._slots import KEYS, concept_slot
 from st_concepts.attribution import Batch, group_attributions
 from st_concepts.concepts import (
+    ESTIMATORS,
     ConceptSet,
+    Estimator,
     Membership,
     SoftLabels,
     from_labels,
@@ -26,15 +28,12 @@ from st_concepts.concepts import (
     from_scores,
     get_estimator,
     score_frame,
-    seed_regression,
     soft_labels,
 )
 from st_concepts.concepts._membership import asked_for, check_names
 from st_concepts.models import Encoder
 from st_concepts.models._info import model_info
 from st_concepts.tl._common import as_encoder, check_copy, check_filled, counts_layer, embed_all, informative, stream
-
-EstimatorName = Literal["discriminant", "mean_difference", "logistic"]
 
 
 def concepts(
@@ -48,7 +47,7 @@ def concepts(
     mask: Mapping[str, Any] | Sequence[bool] | np.ndarray | pd.Series | str | None = None,
     genes: Mapping[str, Sequence[str]] | Sequence[str] | str | None = None,
     vectors: Mapping[str, np.ndarray] | np.ndarray | None = None,
-    estimator: EstimatorName = "discriminant",
+    estimator: str | Estimator = "discriminant",
     unlabelled: Literal["learn", "ignore"] = "learn",
     layer: str | None = None,
     key_added: str = KEYS.CONCEPTS,
@@ -87,7 +86,8 @@ def concepts(
     vectors
         Your own vectors by name, or an array ``(n_concepts, n_latent)``.
     estimator
-        ``"discriminant"`` (regularised linear discriminant), ``"mean_difference"`` (the paper's) or ``"logistic"``.
+        ``"discriminant"`` (regularised linear discriminant), ``"mean_difference"`` (the paper's), ``"logistic"``, or
+        one of your own, see `stc.concepts.register`.
     unlabelled
         ``"learn"``: with the discriminant and the layers of ``groupby``, spots without a label are assigned to layers
         softly and help to place the vectors, and labels that the expression contradicts in more than a fifth of the
@@ -173,16 +173,17 @@ def concepts(
         names = named.names
         sides = [_sides(named, j, usable) for j in range(len(names))]
         learns = unlabelled == "learn" and isinstance(reference, str) and reference == "rest"
-        if learns and kind == "groupby" and labels is not None and estimator == "discriminant":
+        if learns and kind == "groupby" and labels is not None and record.takes_weights:
             soft, sides = _learn(labels, str(groupby), named, z, usable)
         raw = np.stack([record.function(z, inside, outside) for inside, outside in sides])
     elif genes is not None:
-        if estimator == "logistic":
-            raise ValueError("Seed genes are a continuous target: use estimator='discriminant' or 'mean_difference'.")
+        if record.follow is None:
+            able = " or ".join(repr(e.name) for e in ESTIMATORS.values() if e.follow is not None)
+            raise ValueError(f"Seed genes are a continuous target: use estimator={able}.")
         sets = _gene_sets(genes, encoder.var_names)
         names = list(sets)
         targets = _seed_expression(adata, encoder, layer, list(sets.values()))[usable]
-        raw = np.stack([seed_regression(z, t, whiten=estimator == "discriminant") for t in targets.T])
+        raw = np.stack([record.follow(z, t) for t in targets.T])
     else:
         names, raw = _given_vectors(vectors, encoder.n_latent)
     names = check_names(names)
@@ -202,7 +203,7 @@ def concepts(
             "kind": kind,
             "groupby": groupby if kind == "groupby" else "",
             "reference": ", ".join(as_names(reference)),
-            "estimator": estimator,
+            "estimator": record.name,
             "layer": layer or "",
             "target_sum": float(getattr(encoder, "target_sum", np.median(totals[totals > 0]))),
             "key": key_added,

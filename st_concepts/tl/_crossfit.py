@@ -16,11 +16,11 @@ from st_concepts._counts.positions import positions
 from st_concepts._counts.rows import in_memory
 from st_concepts._counts.sections import sections_of
 from st_concepts._slots import KEYS
-from st_concepts.concepts import read_concepts
+from st_concepts.concepts import Estimator, read_concepts
 from st_concepts.models import SpotVAE
 from st_concepts.stats import balanced_tiles
 from st_concepts.tl._common import check_copy
-from st_concepts.tl._concepts import EstimatorName, concepts, obs_column
+from st_concepts.tl._concepts import concepts, obs_column
 from st_concepts.tl._score_concepts import score_concepts
 
 
@@ -32,7 +32,7 @@ def cross_fit(
     section_key: str | None = None,
     layer: str | None = None,
     missing: Sequence[str] | str | None = None,
-    estimator: EstimatorName = "discriminant",
+    estimator: str | Estimator = "discriminant",
     unlabelled: Literal["learn", "ignore"] = "learn",
     model_options: Mapping[str, Any] | None = None,
     fit_options: Mapping[str, Any] | None = None,

@@ -19,13 +19,13 @@ from st_concepts._names import as_names
 from st_concepts._slots import KEYS, concept_slot, safe_labels
 from st_concepts.concepts import DOUBT_ABOVE, ConceptSet, Membership, read_concepts
 from st_concepts.stats import (
+    NULLS,
     AssociationResult,
     NullModel,
     RowStream,
     association_by_section,
     association_test,
-    moran_null,
-    permutation_null,
+    null_model,
 )
 from st_concepts.stats._target import TARGETS, choose_target, mixed
 from st_concepts.tl._common import check_copy, check_filled, informative, membership, scores
@@ -41,7 +41,7 @@ def rank_genes_concepts(
     *,
     concepts: Sequence[str] | str | None = None,
     method: Literal["pattern", "saliency"] = "pattern",
-    null: Literal["moran", "permutation", "none"] = "moran",
+    null: str | type[NullModel] | NullModel = "moran",
     target: Literal["auto", "score", "both", "label"] = "auto",
     n_null: int = 1000,
     section_key: str | None = None,
@@ -136,7 +136,6 @@ def rank_genes_concepts(
     """
     for name, value, known in (
         ("method", method, STATISTICS),
-        ("null", null, ("moran", "permutation", "none")),
         ("target", target, ("auto", *TARGETS)),
     ):
         if value not in known:
@@ -177,16 +176,10 @@ def rank_genes_concepts(
     own_weights = None if gradient is None else np.where(by_score, gradient, 0.0)
     # one count of a nearly empty spot, scaled to full depth, would outweigh a layer
     sides = SideSums(members.inside & usable[:, None], members.outside & usable[:, None], adata.n_vars)
-    x = _readable(data, sides, hold=null == "permutation" and n_null > 0)
-    tested = association_test(
-        x,
-        y,
-        model_null if model_null is not None else "none",
-        sections=sections if model_null is None else None,
-        n_null=n_null,
-        own_weights=own_weights,
-        seed=seed,
-    )
+    x = RowStream(data.shape, sides.watching(data.read), shared=size() > 1)
+    if model_null.rereads and n_null and size() == 1 and data.shape[0] <= _HOLD_BELOW:
+        x = RowStream.of(sp.vstack([block for _, block in x.read()], format="csr"))
+    tested = association_test(x, y, model_null, n_null=n_null, own_weights=own_weights, seed=seed)
     statistic = tested.correlation if saliency is None else saliency
     both = np.flatnonzero([t == "both" for t in targets])
     if saliency is None and both.size:
@@ -221,7 +214,7 @@ def rank_genes_concepts(
         "method": method,
         "use_raw": False,
         "corr_method": "benjamini-hochberg",
-        "null": null,
+        "null": model_null.name,
         "n_null": int(n_null),
         "seed": int(seed),
         "target": np.array(targets, dtype=object),
@@ -231,7 +224,7 @@ def rank_genes_concepts(
         "section_key": found.key,
         "section_source": found.how,
         "graph_key": graph_key or "",
-        "graph": "none" if null != "moran" else "obsp" if graph_key is not None else "coordinates",
+        "graph": "none" if not model_null.needs_positions else "obsp" if graph_key is not None else "coordinates",
         "concepts_key": concepts_key,
         "saliency_key": saliency_key,
     }
@@ -249,14 +242,6 @@ def rank_genes_concepts(
     if groupby == group_key:
         out.obs[group_key] = _group_column(members, adata.obs_names)
     return out if copy else None
-
-
-def _readable(data: Expression, sides: SideSums, *, hold: bool) -> sp.csr_matrix | RowStream:
-    """What the tests read: a matrix where shuffled copies will meet every spot and there are few, else a stream."""
-    read = sides.watching(data.read)
-    if hold and size() == 1 and data.shape[0] <= _HOLD_BELOW:
-        return sp.vstack([block for _, block in read()], format="csr")
-    return RowStream(data.shape, read, shared=size() > 1)
 
 
 def _records(
@@ -297,21 +282,26 @@ def _gradient(adata: AnnData, made: ConceptSet, labels: list[str]) -> np.ndarray
     return np.nan_to_num(frame[labels].to_numpy(dtype=np.float64))
 
 
-def _null(adata: AnnData, null: str, sections: np.ndarray, graph_key: str | None) -> NullModel | None:
-    if null == "none":
-        return None
-    if null == "permutation":
-        return permutation_null(adata.n_obs, sections)
+def _null(
+    adata: AnnData, null: str | type[NullModel] | NullModel, sections: np.ndarray, graph_key: str | None
+) -> NullModel:
+    if isinstance(null, NullModel):
+        return null_model(null, adata.n_obs)
+    kind = NULLS.find(null)
+    if not kind.needs_positions:
+        return null_model(kind, adata.n_obs, sections=sections)
     if graph_key is not None and graph_key not in adata.obsp:
         raise KeyError(f"graph_key={graph_key!r} is not in adata.obsp: run sq.gr.spatial_neighbors(adata) first.")
     graph = None if graph_key is None else adata.obsp[graph_key]
     if KEYS.SPATIAL not in adata.obsm and graph is None:
         raise ValueError(
-            "null='moran' needs the position of each spot in adata.obsm['spatial'] (or a graph in adata.obsp, named by "
-            "graph_key). Without positions use null='permutation', which treats neighbouring spots as independent."
+            f"null={kind.name!r} needs the position of each spot in adata.obsm['spatial'] (or a graph in adata.obsp, "
+            "named by graph_key). Without positions use null='permutation', which treats neighbouring spots as "
+            "independent."
         )
     # beside a graph coordinates only serve to make tiles of large sections
-    return moran_null(positions(adata) if KEYS.SPATIAL in adata.obsm else None, sections, graph=graph)
+    coords = positions(adata) if KEYS.SPATIAL in adata.obsm else None
+    return null_model(kind, adata.n_obs, coords=coords, sections=sections, graph=graph)
 
 
 def _group_column(members: Membership, index: pd.Index) -> pd.Series:

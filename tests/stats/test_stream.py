@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from st_concepts.stats import RowStream, association_by_section, association_test, moran_null, permutation_null
-from st_concepts.stats import _streamed as streamed
-from st_concepts.stats import _sums as row_stream
-from st_concepts.stats._null import PermutationNull
+from st_concepts.stats import (
+    NullModel,
+    RowStream,
+    association_by_section,
+    association_test,
+    moran_null,
+    permutation_null,
+)
+from st_concepts.stats import _permutation as null_module
+from st_concepts.stats import _statistics as statistics
+from st_concepts.stats._permutation import PermutationNull
 
 FIELDS = ("covariance", "correlation", "z", "pval", "pval_greater", "qval", "qval_all")
 RNG = np.random.default_rng(0)
@@ -69,8 +76,7 @@ def test_little_memory_means_more_passes_and_the_same_result(monkeypatch):
     y = Y.copy()
     y[:30, 0] = np.nan
     want = association_test(X, y, NULLS["tiles"](None), n_null=30)
-    monkeypatch.setattr(row_stream, "UNIT_BYTES", 12 * 8 * 5)
-    monkeypatch.setattr(streamed, "UNIT_BYTES", 12 * 8 * 5)
+    monkeypatch.setattr(statistics, "GATHERED_BYTES", 12 * 8 * 5)
     passes = []
     source = stream()
     got = association_test(
@@ -79,6 +85,41 @@ def test_little_memory_means_more_passes_and_the_same_result(monkeypatch):
     compare(want, got)
     np.testing.assert_allclose(got.pval_empirical, want.pval_empirical)
     assert len(passes) == 2 * -(-G // 5)
+
+
+class Foreign(NullModel):
+    """A null model of a user's own: the abstract methods alone, here those of another."""
+
+    name = "foreign"
+
+    def __init__(self, inner):
+        self.inner, self.n_obs, self.sections = inner, inner.n_obs, inner.sections
+        self.blocks, self.dims = inner.blocks, inner.dims
+
+    def project(self, values):
+        return self.inner.project(values)
+
+    def draw(self, coef, n, rng):
+        return self.inner.draw(coef, n, rng)
+
+    def subset(self, keep):
+        return Foreign(self.inner.subset(keep))
+
+
+@pytest.mark.parametrize("null", ["moran", "tiles", "permutation"])
+@pytest.mark.parametrize("source", [X, DENSE, stream()], ids=["sparse", "dense", "stream"])
+def test_a_null_model_of_ones_own_is_taken_at_its_word(null, source, monkeypatch):
+    y = Y.copy()
+    y[:30, 0] = np.nan
+    model = NULLS[null](CODES)
+    want = association_test(X, y, model, n_null=20, own_weights=OWN, seed=1)
+    monkeypatch.setattr(statistics, "GATHERED_BYTES", 12 * N * 9)  # three passes
+    got = association_test(source, y, Foreign(model), n_null=20, own_weights=OWN, seed=1)
+    rtol = 1e-5 if source is DENSE else 1e-7
+    for field in ("covariance", "correlation", "z"):
+        np.testing.assert_allclose(getattr(got, field), getattr(want, field), rtol=rtol, atol=1e-6, err_msg=field)
+    assert got.null == "foreign"
+    assert np.abs(got.pval_empirical - want.pval_empirical).max() <= 2 / 21
 
 
 def test_one_pass_serves_all_targets():
@@ -116,8 +157,8 @@ def test_copies_drawn_in_parts_are_the_copies(few, sections):
 
 
 def test_copies_are_shuffled_few_at_a_time(monkeypatch):
-    monkeypatch.setattr(streamed, "_COPY_ENTRIES", N * 8)
     want = association_test(X, Y, NULLS["permutation"](CODES), n_null=50)
+    monkeypatch.setattr(null_module, "_COPY_ENTRIES", N * 8)
     got = association_test(stream(), Y, NULLS["permutation"](CODES), n_null=50)
     np.testing.assert_allclose(got.pval_empirical, want.pval_empirical)
 
