@@ -10,6 +10,7 @@ from st_concepts._counts.sections import read_sections, sections_of
 from st_concepts._slots import KEYS
 from st_concepts.cli._errors import complain, one_line, say
 from st_concepts.cli._pipeline import Settings
+from st_concepts.stats import NULLS
 
 
 def check_tissue(adata: AnnData, settings: Settings, *, drawn: bool) -> list[str]:
@@ -28,7 +29,7 @@ def check_tissue(adata: AnnData, settings: Settings, *, drawn: bool) -> list[str
         read_sections(adata.obs, settings.batch_key, option="batch_key")
     found = sections_of(adata, settings.section_key, batch_key=settings.batch_key, tested=False, warn=False)
     remarks = list(found.remarks)
-    if KEYS.SPATIAL in adata.obsm and (drawn or settings.null == "moran"):
+    if KEYS.SPATIAL in adata.obsm and (drawn or NULLS[settings.null].needs_positions):
         positions(adata)
         if drawn:
             remarks += read_images(adata, found)[1]

@@ -14,6 +14,7 @@ from st_concepts._slots import KEYS
 from st_concepts.concepts import ConceptSet
 from st_concepts.report import _pack
 from st_concepts.report._checks import Agreement
+from st_concepts.stats import NULLS
 
 MOST_ROWS = 100_000  # about 3 MB of the page; more genes would make it slow to open
 _TITLES = {
@@ -53,7 +54,9 @@ class MarkerTable:
         One row per gene and layer that is held: the best of every layer first, then the second best, and so on.
     held, n_vars
         Genes held of each layer, and all there are.
-    null, method
+    null
+        What the p-values are against.
+    method
         Of the ranking.
     agreement
         Title of the column with the correlation in the weakest part, where there is one.
@@ -118,7 +121,7 @@ def markers(
         frame[columns],
         held,
         adata.n_vars,
-        str(params.get("null", "")),
+        null.what if (null := NULLS.get(str(params.get("null")))) else str(params.get("null", "")),
         str(params.get("method", "")),
         None if agreed is None else agreed.title,
     )

@@ -20,6 +20,7 @@ from st_concepts.concepts import ConceptSet
 from st_concepts.concepts._membership import defining_labels
 from st_concepts.models._info import model_info, titled
 from st_concepts.pl._histograms import auroc
+from st_concepts.stats import NULLS
 from st_concepts.tl._common import as_encoder, membership
 
 _BINS = 36
@@ -149,11 +150,9 @@ def citations(adata: AnnData) -> list[str]:
             "Pattern statistic: Haufe, S. et al. On the interpretation of weight vectors of linear models in "
             "multivariate neuroimaging. NeuroImage 87, 96-110 (2014)."
         )
-    if ranking.get("null") == "moran":
-        out.append(
-            "Spatial null: Wagner, H. H. & Dray, S. Generating spatially constrained null models for irregularly "
-            "spaced data using Moran spectral randomization methods. Methods Ecol. Evol. 6, 1169-1178 (2015)."
-        )
+    null = NULLS.get(str(ranking.get("null")))
+    if null is not None and null.citation:
+        out.append(f"Null model ({null.name}): {null.citation}.")
     return out
 
 

@@ -51,8 +51,11 @@ class MoranNull(NullModel):
     weights: sp.csr_array
     recipe: _Recipe
     name = "moran"
-    what = "keeps the spatial autocorrelation of the target (Moran spectral randomisation)"
-    citation = "Wagner & Dray 2015, Methods Ecol. Evol. 6:1169"
+    what = "against targets with the same spatial autocorrelation"
+    citation = (
+        "Wagner, H. H. & Dray, S. Generating spatially constrained null models for irregularly spaced data using Moran "
+        "spectral randomization methods. Methods Ecol. Evol. 6, 1169-1178 (2015)"
+    )
     needs_positions = True
 
     @classmethod

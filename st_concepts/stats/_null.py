@@ -38,7 +38,7 @@ class NullModel(ABC):
     name
         Short name, written into results.
     what
-        What it keeps of the target, in one line.
+        What a gene is tested against, in a few words that follow "p-values:".
     citation
         Where it comes from.
     needs_positions

@@ -44,7 +44,7 @@ class PermutationNull(NullModel):
 
     sections: NDArray[np.intp]
     name = "permutation"
-    what = "shuffles the target among the spots of a section, as if they were independent"
+    what = "against shuffled spots, as if neighbours were independent, which finds too much on smooth tissue"
     rereads = True
     citation = "Pitman 1937, Suppl. J. R. Stat. Soc. 4:225"
 
@@ -143,7 +143,7 @@ class IndependentNull(PermutationNull):
     """The t-test of a correlation between independent spots; nothing is shuffled."""
 
     name = "none"
-    what = "takes spots as independent: the t-test of a correlation"
+    what = "t-test of a correlation, as if neighbours were independent, which finds too much on smooth tissue"
     citation = "Student 1908, Biometrika 6:302"
     draws = False
 
