@@ -51,3 +51,10 @@ def unknown_name(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     meant = lower.get(name.lower()) or (close[0] if close else None)
     return f"there are: {listed or 'none'}." + (f" Did you mean {meant!r}?" if meant else "")
+
+
+def check_filled(**given: Any) -> None:
+    """Raise `ValueError` where an argument was given that names nothing: ``genes={}``, ``groups=[]``."""
+    for name, value in given.items():
+        if value is not None and hasattr(value, "__len__") and len(value) == 0:
+            raise ValueError(f"{name} is empty: give at least one, or leave {name} out.")

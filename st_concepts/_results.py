@@ -1,13 +1,109 @@
-"""Which slots of an AnnData hold results of this package, of every set of concepts and under names of the user's."""
+"""A result: the slots that it is written to, and which slots of an AnnData hold one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec
 
+import numpy as np
+import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.frames import drop_column
+from st_concepts._counts.layers import layers_of
 from st_concepts._slots import KEYS, concept_slot
+
+P = ParamSpec("P")
+
+
+@dataclass
+class Result:
+    """What a function found, by slot.
+
+    Attributes
+    ----------
+    obs, obsm, varm, layers, uns
+        Values by name of the slot.
+    stale
+        ``(part, slot)`` of what an earlier result of this kind may have left and this one has not: it is removed.
+    """
+
+    obs: dict[str, Any] = field(default_factory=dict)
+    obsm: dict[str, Any] = field(default_factory=dict)
+    varm: dict[str, Any] = field(default_factory=dict)
+    layers: dict[str, Any] = field(default_factory=dict)
+    uns: dict[str, Any] = field(default_factory=dict)
+    stale: Iterable[tuple[str, str]] = ()
+
+    def write(self, adata: AnnData) -> None:
+        """Put the slots in place, and remove stale ones."""
+        remove(adata, [slot for slot in self.stale if slot[1] in getattr(adata, slot[0])])
+        for part in _PARTS:
+            target = getattr(adata, part)
+            for slot, value in getattr(self, part).items():
+                target[slot] = value
+
+
+def writes(function: Callable[P, Result]) -> Callable[P, AnnData | None]:
+    """Decorate a function of ``adata`` that returns a `Result`: it is written into ``adata``, or with ``copy`` a copy.
+
+    Whether a copy can be made is checked before anything is computed, and nothing is written before all of it is
+    there.
+
+    Raises
+    ------
+    ValueError
+        ``copy=True`` of an AnnData whose matrix stays on the disk.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnnData | None:
+        given = signature.bind(*args, **kwargs).arguments
+        adata, copy = given["adata"], given.get("copy", False)
+        check_copy(adata, copy)
+        result = function(*args, **kwargs)
+        out = adata.copy() if copy else adata
+        result.write(out)
+        return out if copy else None
+
+    returned = "AnnData | None"
+    wrapper.__annotations__ = {**function.__annotations__, "return": returned}
+    wrapper.__signature__ = signature.replace(return_annotation=returned)  # type: ignore[attr-defined]  # as inspect
+    return wrapper
+
+
+def check_copy(adata: AnnData, copy: bool) -> None:
+    """Raise where a copy is asked for that cannot be made.
+
+    Raises
+    ------
+    ValueError
+        The matrix stays on the disk (backed, or a `sparse_dataset`); lazy ones of dask can be copied.
+    """
+    if not copy or not isinstance(adata, AnnData):
+        return
+    held = [x for x in (adata.X, *layers_of(adata).values()) if x is not None]
+    if adata.isbacked or not all(hasattr(x, "copy") for x in held):
+        raise ValueError(
+            "copy=True cannot copy an AnnData whose matrix stays on the disk. Leave copy out: results go into the "
+            "AnnData in memory, not into its file, until adata.write_h5ad(new). Or load it first: adata.to_memory()."
+        )
+
+
+def remove(adata: AnnData, slots: Iterable[tuple[str, str]]) -> list[str]:
+    """Remove slots that are there, ``(part, slot)``; returns them as they are written."""
+    slots = list(slots)
+    for part, slot in slots:
+        if part == "obs":
+            drop_column(adata, slot)
+        else:
+            del getattr(adata, part)[slot]
+    return [f"{part}[{slot!r}]" for part, slot in slots]
+
 
 # by part of the AnnData: slots of one set of concepts, of which a second set has its own
 _OF_A_SET = {
@@ -70,3 +166,9 @@ def found_slots(adata: AnnData) -> list[tuple[str, str]]:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def gene_frame(values: np.ndarray, var_names: pd.Index, wanted: pd.Index, labels: list[str]) -> pd.DataFrame:
+    """``(n_concepts, genes of the model)`` as a float32 DataFrame of ``wanted`` genes x concepts, NaN where unknown."""
+    frame = pd.DataFrame(np.asarray(values.T, dtype=np.float32), index=var_names, columns=labels)
+    return frame.reindex(wanted.astype(str)).set_axis(wanted.rename(None), axis=0)

@@ -6,11 +6,13 @@ its ``len`` is not the number of spots, and entries of ``obsm``, ``varm`` and ``
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 
 def column(frame: Any, key: str) -> pd.Series:
@@ -43,3 +45,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}
     return value.compute(scheduler="synchronous") if hasattr(value, "dask") and hasattr(value, "compute") else value
+
+
+def obs_column(adata: AnnData, groupby: str) -> pd.Series:
+    """``adata.obs[groupby]``, with a `KeyError` that says what there is."""
+    if groupby in adata.obs:
+        return column(adata.obs, groupby)
+    have = list(map(str, adata.obs.columns))
+    close = difflib.get_close_matches(str(groupby), have, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise KeyError(f"{groupby!r} is not a column of adata.obs (it has: {', '.join(have) or 'none'}).{hint}")

@@ -1,19 +1,16 @@
-"""A section with its model and concepts, read batch by batch: what the engine needs from an AnnData."""
+"""A section with its model and concepts: what the engine needs from an AnnData."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts._counts.check import count_matrix
-from st_concepts._counts.rows import iter_rows
 from st_concepts._distributed import all_sum, size
 from st_concepts._names import as_name, as_names
 from st_concepts._slots import KEYS
@@ -21,9 +18,8 @@ from st_concepts.attribution._baselines import profile_baseline
 from st_concepts.attribution._group import group_attributions
 from st_concepts.attribution._methods.base import Method, Options
 from st_concepts.attribution._result import Batch, GroupAttribution
-from st_concepts.concepts import ConceptSet, Membership, read_concepts
-from st_concepts.models import Encoder, FeatureMatrix
-from st_concepts.models._section import as_encoder, counts_layer, membership, stream
+from st_concepts.concepts import ConceptSet, Membership, membership, read_concepts
+from st_concepts.models import Encoder, FeatureMatrix, Section, as_encoder
 
 Baseline = str | np.ndarray | pd.Series
 BASELINES = ("others", "mean", "zero")
@@ -32,31 +28,22 @@ N_REFERENCES = 200
 
 
 @dataclass(frozen=True)
-class Section:
-    """An AnnData with the encoder, the concepts and the spots of each; nothing is written into it.
+class Explained(Section):
+    """A section with the concepts that are explained on it, and the spots of each.
 
     Attributes
     ----------
-    adata
-        Raw counts.
-    encoder
-        Model to explain.
-    layer
-        Layer with the counts, `None` for X.
     concepts
         Vectors, scale and names.
     members
         Spots inside and outside each concept.
     """
 
-    adata: AnnData
-    encoder: Encoder
-    layer: str | None
     concepts: ConceptSet
     members: Membership
 
     @classmethod
-    def open(cls, adata: AnnData, model: Any, *, layer: str | None = None, key: str = KEYS.CONCEPTS) -> Section:
+    def read(cls, adata: AnnData, model: Any, *, layer: str | None = None, key: str = KEYS.CONCEPTS) -> Self:
         """Read the concepts of ``adata`` and check that they are the model's.
 
         Raises
@@ -68,11 +55,10 @@ class Section:
         TypeError
             Not a model.
         """
-        encoder = as_encoder(model)
         made = read_concepts(adata, key)
-        made.check_model(encoder.fingerprint)
-        layer = counts_layer(adata, encoder, layer or made.params.get("layer") or None)
-        return cls(adata, encoder, layer, made, membership(adata, made))
+        made.check_model(as_encoder(model).fingerprint)
+        seen = Section.open(adata, model, layer=layer or made.params.get("layer") or None)
+        return cls(adata, seen.encoder, seen.layer, made, membership(adata, made))
 
     def chosen(self, concepts: str | Sequence[str] | None) -> list[int]:
         """Positions of the concepts asked for; `None` is all."""
@@ -82,20 +68,6 @@ class Section:
         if not names:
             raise ValueError("concepts is empty; name at least one, or pass None for all.")
         return [self.concepts.index(c) for c in names]
-
-    def stream(self, batch_size: int | None = None) -> Iterator[tuple[slice, FeatureMatrix, np.ndarray | None]]:
-        """Rows, features and covariate codes of consecutive batches."""
-        rows_a_batch = {} if batch_size is None else {"batch_size": batch_size}
-        for rows, features, _, codes in stream(self.adata, self.encoder, self.layer, **rows_a_batch):
-            yield rows, features, codes
-
-    def own_stream(self) -> Iterator[tuple[slice, FeatureMatrix, np.ndarray | None]]:
-        """As `stream`, but only the share of this process where several compute together."""
-        if size() == 1:
-            yield from self.stream()
-            return
-        for rows, features, _, codes in stream(self.adata, self.encoder, self.layer, share=True):
-            yield rows, features, codes
 
     def reference_spots(self, j: int, baseline: str) -> np.ndarray | None:
         """Boolean ``(n_obs,)``: spots that concept ``j`` is compared with; `None` for ``"zero"``.
@@ -136,7 +108,7 @@ class Section:
         shared = baseline != "others"
         weights = np.stack(spots[:1] if shared else spots).astype(np.float64)
         total = np.zeros((len(weights), n_vars))
-        for rows, features, _ in self.own_stream():
+        for rows, features, _, _ in self.batches(share=True):
             part = weights[:, rows]
             total += (features.T @ part.T).T if sp.issparse(features) else part @ features
         (total,) = all_sum(total)
@@ -157,7 +129,7 @@ class Section:
             drawn.append(np.sort(rng.choice(pool, min(N_REFERENCES, len(pool)), replace=False)))
         every = np.unique(np.concatenate(drawn))
         parts = []
-        for rows, features, _ in self.stream():
+        for rows, features, _, _ in self.batches():
             here = every[(every >= rows.start) & (every < rows.stop)] - rows.start
             if here.size:
                 parts.append(sp.csr_matrix(features[here]))
@@ -199,7 +171,7 @@ class Section:
 
         def batches() -> Iterator[Batch]:
             first = True
-            for rows, features, codes in self.stream() if every else self.own_stream():
+            for rows, features, _, codes in self.batches(share=not every):
                 used = np.arange(features.shape[0]) if every else np.flatnonzero(inside[rows].any(1))
                 if used.size or (first and size() > 1):  # a process without spots has sums, too
                     first = False
@@ -222,14 +194,13 @@ class Section:
             shared=not every,
         )
 
-    def digest(self) -> bytes:
-        """Digest of counts, gene names and covariates, whatever matrix holds them; one pass over the counts."""
-        found = hashlib.blake2b(digest_size=16)
-        found.update(repr(self.adata.shape).encode())
-        found.update("\n".join(map(str, self.adata.var_names)).encode())
-        codes = self.encoder.codes(self.adata.obs)
-        found.update(b"" if codes is None else np.ascontiguousarray(codes, dtype=np.int64).tobytes())
-        for _, block in iter_rows(count_matrix(self.adata, self.layer), 4096):
-            for part, kind in ((block.data, np.float32), (block.indices, np.int32), (block.indptr, np.int64)):
-                found.update(np.ascontiguousarray(part, dtype=kind))
-        return found.digest()
+
+def mean_gradient(section: Section, made: ConceptSet) -> np.ndarray:
+    """Mean gradient of each score over all spots, float64 ``(n_concepts, genes of the model)``."""
+    batches = (
+        Batch(spots.features, np.ones((spots.features.shape[0], 1)), spots.codes)
+        for spots in section.batches(share=True)
+    )
+    directions = made.directions
+    found = group_attributions(section.encoder, batches, method="gradient", concepts=directions, shared=True)
+    return found.values[0]

@@ -11,9 +11,9 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts import get, pl, tl
-from st_concepts._counts.frames import drop_column
 from st_concepts._counts.sections import sections_of
-from st_concepts._slots import KEYS, found_slots, saliency_layer
+from st_concepts._results import found_slots, remove
+from st_concepts._slots import KEYS, saliency_layer
 from st_concepts.cli._errors import say
 from st_concepts.concepts import read_concepts
 from st_concepts.models import SpotVAE
@@ -65,13 +65,7 @@ def analyse(adata: AnnData, settings: Settings) -> SpotVAE:
 
 def drop_results(adata: AnnData) -> list[str]:
     """Remove what an earlier run left, so that nothing of it is taken for new; returns the slots."""
-    slots = found_slots(adata)
-    for part, slot in slots:
-        if part == "obs":
-            drop_column(adata, slot)
-        else:
-            del getattr(adata, part)[slot]
-    return [f"{part}[{slot!r}]" for part, slot in slots]
+    return remove(adata, found_slots(adata))
 
 
 def top_salient(adata: AnnData, n: int) -> dict[str, list[str]]:

@@ -1,7 +1,18 @@
 """Concept vectors: estimators, membership, and the set that is kept with the data."""
 
 from st_concepts.concepts._concept_set import ConceptSet, read_concepts, score_frame
+from st_concepts.concepts._definitions import Defined as Defined
+from st_concepts.concepts._definitions import Masks as Masks
+from st_concepts.concepts._definitions import definition_of as definition_of
+from st_concepts.concepts._gene_concepts import GeneConcept as GeneConcept
+from st_concepts.concepts._gene_concepts import latent_correlation as latent_correlation
+from st_concepts.concepts._gene_concepts import layer_loading as layer_loading
+from st_concepts.concepts._gene_concepts import make_gene_concept as make_gene_concept
 from st_concepts.concepts._membership import Membership, from_labels, from_masks, from_scores
+from st_concepts.concepts._membership import asked_for as asked_for
+from st_concepts.concepts._membership import check_names as check_names
+from st_concepts.concepts._membership import defining_labels as defining_labels
+from st_concepts.concepts._membership import reference_labels as reference_labels
 from st_concepts.concepts._soft_labels import DOUBT_ABOVE, SoftLabels, soft_labels
 from st_concepts.concepts._vectors import (
     ESTIMATORS,
@@ -13,6 +24,9 @@ from st_concepts.concepts._vectors import (
     register,
     seed_regression,
 )
+from st_concepts.concepts._view import ConceptView as ConceptView
+from st_concepts.concepts._view import membership as membership
+from st_concepts.concepts._view import scores as scores
 
 __all__ = [
     "DOUBT_ABOVE",

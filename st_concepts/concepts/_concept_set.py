@@ -47,6 +47,25 @@ class ConceptSet:
     n_labelled: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     model_info: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, names: list[str], vectors: np.ndarray, latent: np.ndarray, **kept: Any) -> ConceptSet:
+        """Concepts whose scores are centred and scaled over spots at ``latent`` ``(n, n_latent)``.
+
+        Raises
+        ------
+        ValueError
+            The score of a concept is the same at every spot.
+        """
+        projected = latent.astype(np.float64) @ vectors.T
+        scale = projected.std(0)
+        flat = np.flatnonzero((scale <= 0) | ~np.isfinite(scale))
+        if flat.size:
+            raise ValueError(
+                f"The score of concept {names[int(flat[0])]!r} is the same at every spot; its vector carries no "
+                "information."
+            )
+        return cls(names, vectors.astype(np.float32), projected.mean(0), scale, **kept)
+
     @property
     def labels(self) -> list[str]:
         """Names that anndata accepts as columns."""

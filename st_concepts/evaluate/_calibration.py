@@ -13,8 +13,7 @@ from scipy.spatial import cKDTree
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import sections_of
 from st_concepts._slots import KEYS
-from st_concepts.concepts import read_concepts
-from st_concepts.models._section import membership, scores
+from st_concepts.concepts import membership, read_concepts, scores
 from st_concepts.stats import NULLS, NullModel, association_test, null_model
 
 _WAVES = 64  # random Fourier features a field

@@ -12,8 +12,7 @@ import torch
 from anndata import AnnData
 
 from st_concepts._slots import KEYS, concept_slot
-from st_concepts.attribution._explained import Baseline, Section
-from st_concepts.attribution._runner import Runner
+from st_concepts.attribution import Baseline, Explained, Runner
 from st_concepts.models._encoder import FeatureMatrix
 
 # share of a concept's spots in which a gene must be seen to count as expressed there
@@ -99,7 +98,7 @@ def faithfulness(
     >>> bool((table.loc[table["n_genes"] == 10, "ratio"] > 2).all())
     True
     """
-    section = Section.open(adata, model, layer=layer, key=concepts_key)
+    section = Explained.read(adata, model, layer=layer, key=concepts_key)
     steps = np.unique(np.asarray(n_top, dtype=np.int64))
     if not steps.size or steps[0] < 1 or n_random < 1:
         raise ValueError(f"n_top and n_random must be at least 1; got n_top={tuple(n_top)}, n_random={n_random}.")
@@ -129,7 +128,7 @@ def faithfulness(
     )
 
 
-def curves(section: Section, j: int, orders: np.ndarray, steps: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+def curves(section: Explained, j: int, orders: np.ndarray, steps: np.ndarray, baseline: np.ndarray) -> np.ndarray:
     """Mean score of concept ``j`` over its spots with the first genes of each order deleted, and inserted.
 
     Parameters
@@ -150,7 +149,7 @@ def curves(section: Section, j: int, orders: np.ndarray, steps: np.ndarray, base
     with Runner(section.encoder) as run:
         start = run.project(baseline[None])
         cuts = np.concatenate([[0], steps])
-        for rows, features, codes in section.stream():
+        for rows, features, _, codes in section.batches():
             used = np.flatnonzero(inside[rows])
             if not used.size:
                 continue
@@ -187,17 +186,17 @@ def _latent(run: Runner, a: np.ndarray, codes: torch.Tensor | None) -> np.ndarra
     return run.latent(run.tensor(a), codes).sum(0)
 
 
-def expressed_genes(section: Section, chosen: Sequence[int], min_share: float) -> np.ndarray:
+def expressed_genes(section: Explained, chosen: Sequence[int], min_share: float) -> np.ndarray:
     """Boolean ``(len(chosen), n_vars)``: genes seen in at least ``min_share`` of the spots of each concept."""
     inside = section.members.inside[:, list(chosen)].astype(np.float64)
     seen = np.zeros((len(section.encoder.var_names), len(chosen)))
-    for rows, features, _ in section.stream():
+    for rows, features, _, _ in section.batches():
         present = features != 0
         seen += present.T.astype(np.float64) @ inside[rows]
     return np.maximum(min_share * inside.sum(0), 1.0)[:, None] <= seen.T
 
 
-def _saliency(section: Section, key: str) -> pd.DataFrame:
+def _saliency(section: Explained, key: str) -> pd.DataFrame:
     if key not in section.adata.varm:
         raise KeyError(f"adata.varm[{key!r}] is missing: run stc.tl.saliency(adata, model) first.")
     frame = section.adata.varm[key]
@@ -206,7 +205,7 @@ def _saliency(section: Section, key: str) -> pd.DataFrame:
     return frame
 
 
-def _ranked(section: Section, saliency: pd.DataFrame, j: int, n: int) -> np.ndarray:
+def _ranked(section: Explained, saliency: pd.DataFrame, j: int, n: int) -> np.ndarray:
     """Columns of the model, the most salient first."""
     label = section.concepts.labels[j]
     if label not in saliency:

@@ -13,9 +13,7 @@ from anndata import AnnData
 from torch import nn
 
 from st_concepts._slots import KEYS
-from st_concepts.attribution import Options, get_method
-from st_concepts.attribution._explained import Baseline, Section
-from st_concepts.attribution._inputs import modules_of
+from st_concepts.attribution import Baseline, Explained, Options, get_method, modules_of
 from st_concepts.models import Encoder
 from st_concepts.models._encoder import FeatureMatrix, FirstLayer
 from st_concepts.stats._ranks import spearman
@@ -102,7 +100,7 @@ def model_randomization(
     if n_repeats < 1:
         raise ValueError(f"n_repeats={n_repeats} must be at least 1.")
     record, options = get_method(method), options or Options()
-    section = Section.open(adata, model, layer=layer, key=concepts_key)
+    section = Explained.read(adata, model, layer=layer, key=concepts_key)
     chosen = section.chosen(concept)
     directions = section.concepts.directions[chosen]
 

@@ -12,11 +12,9 @@ from anndata import AnnData
 
 from st_concepts._names import as_names
 from st_concepts._slots import KEYS
-from st_concepts.attribution import Options, get_method
-from st_concepts.attribution._explained import Baseline, Section
-from st_concepts.concepts import ConceptSet, get_estimator, read_concepts
-from st_concepts.models import Encoder, SpotVAE
-from st_concepts.models._section import as_encoder, counts_layer, embed_all, informative, membership
+from st_concepts.attribution import Baseline, Explained, Options, get_method
+from st_concepts.concepts import ConceptSet, Masks, get_estimator, membership, read_concepts
+from st_concepts.models import Section, SpotVAE
 from st_concepts.stats._ranks import spearman, top_overlap
 
 
@@ -95,7 +93,7 @@ def stability(
     saliency: list[pd.DataFrame] = []
     scores: list[np.ndarray] = []
     for model in named.values():
-        section, score = _refit(adata, as_encoder(model), made, layer)
+        section, score = _refit(adata, model, made, layer)
         found = section.attributions(
             chosen,
             method=record,
@@ -150,23 +148,12 @@ def _models(
     return named
 
 
-def _refit(adata: AnnData, encoder: Encoder, made: ConceptSet, layer: str | None) -> tuple[Section, np.ndarray]:
+def _refit(adata: AnnData, model: Any, made: ConceptSet, layer: str | None) -> tuple[Explained, np.ndarray]:
     """The same concepts in the latent space of another model, and their scores ``(n_obs, n_concepts)``."""
-    layer = counts_layer(adata, encoder, layer or made.params.get("layer") or None)
-    members = membership(adata, made)
-    record = get_estimator(str(made.params.get("estimator") or "discriminant"))
-    latent, totals = embed_all(adata, encoder, layer)
-    usable = informative(totals)
-    z = latent[usable].astype(np.float64)
-    pairs = zip(members.inside[usable].T, members.outside[usable].T, strict=True)
-    vectors = np.stack([record.function(z, inside, outside) for inside, outside in pairs])
-    projected = z @ vectors.T
-    own = ConceptSet(
-        names=made.names,
-        vectors=vectors.astype(np.float32),
-        center=projected.mean(0),
-        scale=projected.std(0),
-        model=encoder.fingerprint,
-        params=made.params,
-    )
-    return Section(adata, encoder, layer, own, members), own.score(latent)
+    seen = Section.open(adata, model, layer=layer or made.params.get("layer") or None)
+    members, found = membership(adata, made), seen.embedding
+    estimator = get_estimator(str(made.params.get("estimator") or "discriminant"))
+    defined = Masks(members).define(seen, estimator)
+    usable = found.latent[found.usable]
+    own = ConceptSet.of(made.names, defined.vectors, usable, model=seen.encoder.fingerprint, params=made.params)
+    return Explained(adata, seen.encoder, seen.layer, own, members), own.score(found.latent)

@@ -12,8 +12,7 @@ from anndata import AnnData
 from st_concepts._counts.frames import as_frame, plain
 from st_concepts._names import as_name, unknown_name
 from st_concepts._slots import KEYS, concept_slot
-from st_concepts.concepts import ConceptSet, read_concepts
-from st_concepts.models._section import scores
+from st_concepts.concepts import ConceptSet, read_concepts, scores
 
 _FIELDS = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
 # tables in varm, genes x concepts, that stand beside the ranking

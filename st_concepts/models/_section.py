@@ -1,25 +1,25 @@
-"""Reading slots of an AnnData and streaming it through an encoder; nothing is written here."""
+"""An AnnData as one encoder sees it; nothing is written here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+import torch
 from anndata import AnnData
 
 from st_concepts._counts.check import align_genes, check_block, count_matrix, take_genes
 from st_concepts._counts.elsewhere import counts_elsewhere, model_layer
-from st_concepts._counts.frames import as_frame
+from st_concepts._counts.features import sizes
 from st_concepts._counts.rows import iter_rows
+from st_concepts._counts.sparse import sparse_product
 from st_concepts._distributed import all_sum, my_rows
-from st_concepts._slots import KEYS
-from st_concepts.concepts._concept_set import ConceptSet
-from st_concepts.concepts._membership import Membership, from_scores
-from st_concepts.models import Encoder
-from st_concepts.models._embed import embed_counts
+from st_concepts.models._encoder import Encoder, FeatureMatrix
 
 BATCH_SIZE = 1024
 # spots with fewer counts than this share of the median carry no information about layers
@@ -48,49 +48,128 @@ def as_encoder(model: Any) -> Encoder:
     )
 
 
-def counts_layer(adata: AnnData, encoder: Encoder, layer: str | None) -> str | None:
-    """The layer asked for, else the model's own where ``adata`` has it, else `None` (``X``), which is said.
+class SpotBatch(NamedTuple):
+    """Some consecutive spots.
 
-    Warns
-    -----
-    UserWarning
-        The model was trained on a layer that ``adata`` lacks.
+    Attributes
+    ----------
+    rows
+        Which spots.
+    features
+        ``(n, n_vars)``, as the encoder takes them.
+    counts
+        CSR ``(n, n_vars)``, genes in the encoder's order.
+    codes
+        Covariate codes ``(n,)``, or `None`.
     """
-    return model_layer(adata, getattr(encoder, "layer", None), layer)
+
+    rows: slice
+    features: FeatureMatrix
+    counts: sp.csr_matrix
+    codes: np.ndarray | None
 
 
-def stream(
-    adata: AnnData, encoder: Encoder, layer: str | None = None, *, batch_size: int = BATCH_SIZE, share: bool = False
-) -> Iterator[tuple[slice, Any, sp.csr_matrix, np.ndarray | None]]:
-    """Rows, CSR features, CSR counts and covariate codes of consecutive batches, genes in the encoder's order.
+@dataclass(frozen=True)
+class Embedding:
+    """Where the spots of a section lie.
 
-    With ``share``, the batches of this process where several compute together; an empty one where there is none for
-    it, so that it can take part in the sums.
+    Attributes
+    ----------
+    latent
+        Latent means, float32 ``(n_obs, n_latent)``; 0, the mean of the prior, for spots without counts.
+    totals
+        Counts of each spot, float64 ``(n_obs,)``.
+    usable
+        Boolean ``(n_obs,)``: spots with enough counts to say anything about their layer.
     """
-    X = count_matrix(adata, layer)
-    names = pd.Index(adata.var_names.astype(str))
-    index = align_genes(names, encoder.var_names)
-    codes = encoder.codes(adata.obs)
-    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    own = my_rows(adata.n_obs, batch_size)
-    nothing = [(slice(0, 0), sp.csr_matrix((0, adata.n_vars), dtype=np.float32))]
-    for rows, block in nothing if share and own.start == own.stop else iter_rows(X, batch_size, share=share):
-        check_block(block, names, where, lambda: counts_elsewhere(adata, layer))
-        counts = take_genes(block, index)
-        yield rows, encoder.features(counts), counts, None if codes is None else codes[rows]
+
+    latent: np.ndarray
+    totals: np.ndarray
+    usable: np.ndarray
 
 
-def embed_all(adata: AnnData, encoder: Encoder, layer: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Latent means float32 ``(n_obs, n_latent)`` and totals of counts float64 ``(n_obs,)``; 0 where there are none.
+@dataclass(frozen=True)
+class Section:
+    """An AnnData as one encoder sees it.
 
-    Several processes embed a share each and end with all of them.
+    Attributes
+    ----------
+    adata
+        Raw counts.
+    encoder
+        The model.
+    layer
+        Layer with the counts, `None` for X.
     """
-    latent = np.zeros((adata.n_obs, encoder.n_latent), dtype=np.float32)
-    totals = np.zeros(adata.n_obs)
-    for rows, features, counts, codes in stream(adata, encoder, layer, share=True):
-        latent[rows], totals[rows] = embed_counts(encoder, counts, codes, features)
-    latent, totals = all_sum(latent, totals)  # zero but in the rows of one process, so nothing is rounded
-    return latent.astype(np.float32, copy=False), totals
+
+    adata: AnnData
+    encoder: Encoder
+    layer: str | None
+
+    @classmethod
+    def open(cls, adata: AnnData, model: Any, *, layer: str | None = None) -> Self:
+        """The layer asked for, else the model's own where ``adata`` has it, else X, which is said.
+
+        Raises
+        ------
+        TypeError
+            Not a model.
+
+        Warns
+        -----
+        UserWarning
+            The model was trained on a layer that ``adata`` lacks.
+        """
+        encoder = as_encoder(model)
+        return cls(adata, encoder, model_layer(adata, getattr(encoder, "layer", None), layer))
+
+    def counts(
+        self, *, batch_size: int = BATCH_SIZE, share: bool = False
+    ) -> Iterator[tuple[slice, sp.csr_matrix, np.ndarray | None]]:
+        """Rows, checked counts with genes in the encoder's order, and covariate codes of consecutive batches.
+
+        With ``share``, the batches of this process where several compute together; an empty one where there is none
+        for it, so that it can take part in the sums.
+        """
+        adata, layer = self.adata, self.layer
+        X = count_matrix(adata, layer)
+        names = pd.Index(adata.var_names.astype(str))
+        index = align_genes(names, self.encoder.var_names)
+        codes = self.encoder.codes(adata.obs)
+        where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+        own = my_rows(adata.n_obs, batch_size)
+        nothing = [(slice(0, 0), sp.csr_matrix((0, adata.n_vars), dtype=np.float32))]
+        for rows, block in nothing if share and own.start == own.stop else iter_rows(X, batch_size, share=share):
+            check_block(block, names, where, lambda: counts_elsewhere(adata, layer))
+            yield rows, take_genes(block, index), None if codes is None else codes[rows]
+
+    def batches(self, *, batch_size: int = BATCH_SIZE, share: bool = False) -> Iterator[SpotBatch]:
+        """The same with features; see `counts`."""
+        for rows, counts, codes in self.counts(batch_size=batch_size, share=share):
+            yield SpotBatch(rows, self.encoder.features(counts), counts, codes)
+
+    @cached_property
+    def embedding(self) -> Embedding:
+        """Made once; several processes embed a share each and end with all of them."""
+        return self.embed(share=True)
+
+    def embed(self, *, batch_size: int = BATCH_SIZE, share: bool = False) -> Embedding:
+        """One pass over the counts, by this process alone or shared."""
+        latent = np.zeros((self.adata.n_obs, self.encoder.n_latent), dtype=np.float32)
+        totals = np.zeros(self.adata.n_obs)
+        for rows, features, counts, codes in self.batches(batch_size=batch_size, share=share):
+            totals[rows] = sizes(counts)
+            means = embed_batch(self.encoder, features, codes)
+            latent[rows] = np.where(totals[rows, None] > 0, means, np.float32(0))
+        if share:
+            latent, totals = all_sum(latent, totals)  # zero but in the rows of one process, so nothing is rounded
+        return Embedding(latent.astype(np.float32, copy=False), totals, informative(totals))
+
+    @property
+    def target_sum(self) -> float:
+        """What features are normalised to: the encoder's, or the median of the spots."""
+        totals = self.embedding.totals
+        return float(getattr(self.encoder, "target_sum", np.median(totals[totals > 0])))
 
 
 def informative(totals: np.ndarray) -> np.ndarray:
@@ -99,31 +178,16 @@ def informative(totals: np.ndarray) -> np.ndarray:
     return totals >= _SPARSE_SHARE * np.median(positive) if positive.size else totals > 0
 
 
-def membership(adata: AnnData, concepts: ConceptSet) -> Membership:
-    """Inside / outside of each concept: ``obsm["concept_members"]``, or else by concept score."""
-    key = concepts.slot(KEYS.MEMBERS)
-    if key in adata.obsm:
-        frame = as_frame(adata.obsm[key])
-        if list(frame.columns) == concepts.labels:
-            return Membership(concepts.names, frame.to_numpy().astype(np.int8))
-    return from_scores(concepts.names, scores(adata, concepts).to_numpy())
-
-
-def scores(adata: AnnData, concepts: ConceptSet, key: str | None = None) -> pd.DataFrame:
-    """``obsm[key]`` of these concepts, by default ``obsm["concept_score"]``.
-
-    Raises
-    ------
-    KeyError
-        Not there, or of other concepts.
-    """
-    key = key or str(concepts.params.get("score_key") or KEYS.SCORE)
-    if key not in adata.obsm:
-        raise KeyError(f"adata.obsm[{key!r}] is missing: run stc.tl.concepts or stc.tl.score_concepts first.")
-    frame = as_frame(adata.obsm[key])
-    if list(frame.columns) != concepts.labels:
-        raise KeyError(
-            f"adata.obsm[{key!r}] holds scores of {', '.join(map(str, frame.columns))}, but the concepts are "
-            f"{', '.join(concepts.labels)}. Run stc.tl.score_concepts again."
-        )
-    return frame
+@torch.no_grad()
+def embed_batch(encoder: Encoder, features: Any, codes: np.ndarray | None) -> np.ndarray:
+    """Latent means of one batch of features, float32; a linear first layer multiplies nonzeros only."""
+    first = encoder.first_layer
+    device = encoder.device
+    if first is None:
+        dense = torch.from_numpy(features.toarray() if sp.issparse(features) else features).to(device)
+        return encoder.encode(dense, None if codes is None else torch.from_numpy(codes).to(device)).cpu().numpy()
+    bias = first.bias.detach().cpu().numpy()
+    weight = np.ascontiguousarray(first.weight.detach().cpu().numpy().T)
+    a = sparse_product(features, weight) if sp.issparse(features) else np.asarray(features) @ weight
+    a = a + (bias[-1] if codes is None else bias[codes])
+    return first.rest(torch.from_numpy(np.asarray(a, dtype=np.float32)).to(device)).cpu().numpy()

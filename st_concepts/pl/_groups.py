@@ -11,9 +11,7 @@ from anndata import AnnData
 from st_concepts._counts.labels import Labels, label_text
 from st_concepts._names import as_names
 from st_concepts._slots import KEYS, safe_labels
-from st_concepts.concepts import ConceptSet, Membership, from_labels, read_concepts
-from st_concepts.concepts._membership import defining_labels
-from st_concepts.models._section import membership
+from st_concepts.concepts import ConceptSet, Membership, defining_labels, from_labels, membership, read_concepts
 
 INSIDE, OUTSIDE = "#d55e00", "#0072b2"
 # Okabe & Ito; distinct in the three common kinds of colour blindness

@@ -18,7 +18,7 @@ from st_concepts._slots import KEYS, concept_slot
 from st_concepts.concepts import ConceptSet, read_concepts
 from st_concepts.get import concept_scores
 from st_concepts.get import markers as get_markers
-from st_concepts.models._section import informative
+from st_concepts.models import informative
 from st_concepts.pl._finish import finish
 from st_concepts.pl._groups import chosen, colors_of, members_of, one_group, palette
 

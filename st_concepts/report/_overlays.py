@@ -16,8 +16,7 @@ from st_concepts._counts.images import TissueImage
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import Sections
 from st_concepts._slots import KEYS, saliency_layer
-from st_concepts.concepts import ConceptSet
-from st_concepts.concepts._membership import defining_labels
+from st_concepts.concepts import ConceptSet, defining_labels
 from st_concepts.pl._groups import colors_of, palette
 from st_concepts.report import _pack
 

@@ -16,12 +16,10 @@ from st_concepts import __version__, get
 from st_concepts._counts.rows import iter_rows
 from st_concepts._slots import KEYS
 from st_concepts.attribution import METHODS
-from st_concepts.concepts import ConceptSet
-from st_concepts.concepts._membership import defining_labels
-from st_concepts.models._info import model_info, titled
+from st_concepts.concepts import ConceptSet, defining_labels, membership
+from st_concepts.models import as_encoder, model_info, titled
 from st_concepts.pl._histograms import auroc
 from st_concepts.stats import NULLS
-from st_concepts.tl._common import as_encoder, membership
 
 _BINS = 36
 _ROWS = 4096

@@ -23,11 +23,10 @@ from st_concepts._files import make_folder, replaceable, whole_file
 from st_concepts._log import get_logger
 from st_concepts._slots import KEYS, saliency_layer
 from st_concepts.concepts import ConceptSet, read_concepts
-from st_concepts.models import SpotVAE
+from st_concepts.models import SpotVAE, as_encoder
 from st_concepts.pl import concept_scores
 from st_concepts.pl._groups import INSIDE, OUTSIDE
 from st_concepts.report import _checks, _markers, _overlays, _pack, _tables
-from st_concepts.tl._common import as_encoder
 
 T = TypeVar("T")
 

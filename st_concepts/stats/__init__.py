@@ -10,6 +10,8 @@ from st_concepts.stats._null import NULLS, NullModel, null_model, register
 from st_concepts.stats._permutation import PermutationNull, permutation_null
 from st_concepts.stats._sections import CombinedResult, association_by_section, combine_sections
 from st_concepts.stats._sums import RowStream, Sums
+from st_concepts.stats._target import TARGETS as TARGETS
+from st_concepts.stats._target import Targets as Targets
 from st_concepts.stats._tiles import balanced_tiles
 
 __all__ = [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
 from scipy.stats import rankdata
 
@@ -71,3 +74,56 @@ def choose_target(score: np.ndarray, label: np.ndarray, *, doubted: bool) -> tup
         else:
             choice.append("both" if area >= SAME_THING else "label")
     return choice, separation
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the genes of each concept are tested against, and what they are ranked by.
+
+    Attributes
+    ----------
+    kinds
+        One of `TARGETS` for each concept.
+    score, label
+        float64 ``(n_obs, n_concepts)``; NaN where unknown.
+    separation
+        AUROC of the score for the label; NaN where it was not asked for.
+    """
+
+    kinds: list[str]
+    score: np.ndarray
+    label: np.ndarray
+    separation: np.ndarray
+
+    @classmethod
+    def choose(
+        cls, target: str, score: np.ndarray, label: np.ndarray, usable: np.ndarray, *, defined: bool, doubted: bool
+    ) -> Self:
+        """The target asked for; ``"auto"`` looks at labels and scores where labels ``defined`` the concepts."""
+        score, label = score.copy(), label.copy()
+        score[~usable], label[~usable] = np.nan, np.nan
+        n_concepts = score.shape[1]
+        if target == "auto" and defined:
+            kinds, separation = choose_target(score, label, doubted=doubted)
+            return cls(kinds, score, label, separation)
+        kinds = ["score" if target == "auto" else target] * n_concepts
+        return cls(kinds, score, label, np.full(n_concepts, np.nan))
+
+    @property
+    def by_score(self) -> np.ndarray:
+        """Boolean ``(n_concepts,)``; ``"both"`` only ranks: what is tested is the label, which no gene is part of."""
+        return np.array([kind == "score" for kind in self.kinds])
+
+    @property
+    def tested(self) -> np.ndarray:
+        """What the null model is of, ``(n_obs, n_concepts)``."""
+        return np.where(self.by_score, self.score, self.label)
+
+    def own_weights(self, gradient: np.ndarray | None) -> np.ndarray | None:
+        """A gene is tested against the score less its own part of it."""
+        return None if gradient is None else np.where(self.by_score, gradient, 0.0)
+
+    def ranked_by_both(self) -> tuple[np.ndarray, np.ndarray]:
+        """Concepts that are ranked by the mean of score and label, and that mean."""
+        both = np.flatnonzero([kind == "both" for kind in self.kinds])
+        return both, mixed(self.score[:, both], self.label[:, both])

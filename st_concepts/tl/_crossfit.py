@@ -11,19 +11,22 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._counts.check import count_matrix
+from st_concepts._counts.elsewhere import callers_level
+from st_concepts._counts.frames import obs_column
 from st_concepts._counts.labels import clean_labels, is_boolean
 from st_concepts._counts.positions import positions
 from st_concepts._counts.rows import in_memory
 from st_concepts._counts.sections import sections_of
+from st_concepts._results import Result, writes
 from st_concepts._slots import KEYS
 from st_concepts.concepts import Estimator, read_concepts
 from st_concepts.models import SpotVAE
 from st_concepts.stats import balanced_tiles
-from st_concepts.tl._common import check_copy
-from st_concepts.tl._concepts import concepts, obs_column
+from st_concepts.tl._concepts import concepts
 from st_concepts.tl._score_concepts import score_concepts
 
 
+@writes
 def cross_fit(
     adata: AnnData,
     groupby: str,
@@ -38,7 +41,7 @@ def cross_fit(
     fit_options: Mapping[str, Any] | None = None,
     key_added: str = KEYS.CROSS_FIT,
     copy: bool = False,
-) -> AnnData | None:
+) -> Result:
     """Concept score of each spot from a model and concepts that were fitted without it and its neighbourhood.
 
     The score that ``stc.tl.concepts`` writes was fitted to the very counts it is compared with. For transfer and for
@@ -94,7 +97,6 @@ def cross_fit(
     >>> adata.obsm["concept_score_crossfit"].shape
     (200, 5)
     """
-    check_copy(adata, copy)
     values = obs_column(adata, groupby)
     folds = _folds(adata, n_folds, section_key)
     labels = _labels(values, missing)
@@ -117,9 +119,7 @@ def cross_fit(
         score_concepts(test, model, concepts=train)
         parts.append(test.obsm[KEYS.SCORE].set_axis(read_concepts(train).labels, axis=1))
     frame = pd.concat(parts).reindex(adata.obs_names)
-    out = adata.copy() if copy else adata
-    out.obsm[key_added] = frame
-    return out if copy else None
+    return Result(obsm={key_added: frame})
 
 
 def _labels(values: pd.Series, missing: Sequence[str] | str | None) -> pd.Series:
@@ -129,7 +129,7 @@ def _labels(values: pd.Series, missing: Sequence[str] | str | None) -> pd.Series
     where = f"adata.obs[{values.name!r}]"
     labels = clean_labels(values, missing=missing, where=where)
     for remark in labels.said() if missing is None else labels.remarks:
-        warnings.warn(f"{where}: {remark}.", UserWarning, stacklevel=3)
+        warnings.warn(f"{where}: {remark}.", UserWarning, stacklevel=callers_level())
     return pd.Series(labels.values, index=values.index).astype(object)
 
 

@@ -6,13 +6,15 @@ from typing import Any
 
 from anndata import AnnData
 
+from st_concepts._results import Result, writes
 from st_concepts._slots import KEYS
-from st_concepts.tl._common import as_encoder, check_copy, counts_layer, embed_all
+from st_concepts.models import Section
 
 
+@writes
 def embed(
     adata: AnnData, model: Any, *, layer: str | None = None, key_added: str = KEYS.LATENT, copy: bool = False
-) -> AnnData | None:
+) -> Result:
     """Latent position of each spot.
 
     Parameters
@@ -42,9 +44,4 @@ def embed(
     >>> adata.obsm["X_stc"].shape
     (200, 5)
     """
-    check_copy(adata, copy)
-    encoder = as_encoder(model)
-    latent, _ = embed_all(adata, encoder, counts_layer(adata, encoder, layer))
-    out = adata.copy() if copy else adata
-    out.obsm[key_added] = latent
-    return out if copy else None
+    return Result(obsm={key_added: Section.open(adata, model, layer=layer).embedding.latent})

@@ -10,22 +10,25 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.elsewhere import callers_level
+from st_concepts._counts.frames import obs_column
 from st_concepts._counts.labels import clean_labels
-from st_concepts._names import as_names
+from st_concepts._names import as_names, check_filled
+from st_concepts._results import Result, writes
 from st_concepts._slots import KEYS, safe_labels
-from st_concepts.concepts._gene_concepts import (
+from st_concepts.concepts import (
     GeneConcept,
+    asked_for,
+    check_names,
     latent_correlation,
     layer_loading,
     make_gene_concept,
 )
-from st_concepts.concepts._membership import asked_for, check_names
-from st_concepts.models._image.gene_vae import GeneVAE
-from st_concepts.stats._fdr import fdr_bh
-from st_concepts.tl._common import check_copy, check_filled
-from st_concepts.tl._concepts import obs_column
+from st_concepts.models import GeneVAE
+from st_concepts.stats import fdr_bh
 
 
+@writes
 def gene_concepts(
     adata: AnnData,
     model: GeneVAE,
@@ -40,7 +43,7 @@ def gene_concepts(
     key_added: str = KEYS.GENE_CONCEPTS,
     pattern_key: str = KEYS.PATTERN,
     copy: bool = False,
-) -> AnnData | None:
+) -> Result:
     """Find genes like a seed gene, or of a layer, in latent space, and decode what they have in common.
 
     A concept vector is the mean latent vector of ``n_top`` genes: those whose latent vectors correlate best with that
@@ -103,7 +106,6 @@ def gene_concepts(
     (120, 5)
     """
     check_gene_model(model, "tl.gene_concepts", "tl.concepts")
-    check_copy(adata, copy)
     check_filled(seeds=seeds, groups=groups)
     if n_top < 1:
         raise ValueError(f"n_top={n_top} must be at least 1.")
@@ -143,10 +145,8 @@ def gene_concepts(
             "raster": model.raster.report(),
         },
     }
-    out = adata.copy() if copy else adata
-    out.uns[key_added] = stored
-    out.obsm[pattern_key] = pd.DataFrame(pattern, index=adata.obs_names, columns=labels)
-    return out if copy else None
+    frame = pd.DataFrame(pattern, index=adata.obs_names, columns=labels)
+    return Result(obsm={pattern_key: frame}, uns={key_added: stored})
 
 
 def check_gene_model(model: Any, what: str, for_spots: str) -> None:
@@ -188,7 +188,7 @@ def _of_layers(
         obs_column(adata, groupby), missing=missing, keep=wanted, where=where, names_allowed=groups is not None
     )
     for remark in labels.said() if missing is None else labels.remarks:
-        warnings.warn(f"{where}: {remark}.", UserWarning, stacklevel=3)
+        warnings.warn(f"{where}: {remark}.", UserWarning, stacklevel=callers_level())
     have = labels.names
     wanted = have if groups is None else wanted
     if unknown := [g for g in wanted if g not in have]:

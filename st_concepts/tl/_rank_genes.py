@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
@@ -15,27 +14,30 @@ from st_concepts._counts.frames import as_frame
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import sections_of
 from st_concepts._distributed import size
-from st_concepts._names import as_names
-from st_concepts._slots import KEYS, concept_slot, safe_labels
-from st_concepts.concepts import DOUBT_ABOVE, ConceptSet, Membership, read_concepts
+from st_concepts._names import check_filled
+from st_concepts._results import Result, writes
+from st_concepts._slots import KEYS, concept_slot
+from st_concepts.concepts import DOUBT_ABOVE, ConceptView
+from st_concepts.models import informative
 from st_concepts.stats import (
     NULLS,
+    TARGETS,
     AssociationResult,
     NullModel,
     RowStream,
+    Targets,
     association_by_section,
     association_test,
     null_model,
 )
-from st_concepts.stats._target import TARGETS, choose_target, mixed
-from st_concepts.tl._common import check_copy, check_filled, informative, membership, scores
+from st_concepts.tl._ranking import Ranking
 
 # spots up to which a matrix is held for shuffled copies, which would otherwise be read for every few of them
 _HOLD_BELOW = 20_000
 STATISTICS = ("pattern", "saliency")
-OPTIONAL_TABLES = ("pval_empirical", "z_combined", "n_sections", "sign_consistency")
 
 
+@writes
 def rank_genes_concepts(
     adata: AnnData,
     *,
@@ -53,7 +55,7 @@ def rank_genes_concepts(
     key_added: str | None = None,
     seed: int = 0,
     copy: bool = False,
-) -> AnnData | None:
+) -> Result:
     """Rank the genes of every concept, with p-values that allow for spatial correlation.
 
     The *pattern* statistic is the correlation of a gene with the concept over the spots (Haufe et al. 2014): which
@@ -140,128 +142,68 @@ def rank_genes_concepts(
     ):
         if value not in known:
             raise ValueError(f"{name}={value!r} is unknown; choose one of: {', '.join(map(repr, known))}.")
-    check_copy(adata, copy)
     check_filled(concepts=concepts)
-    made = read_concepts(adata, concepts_key)
+    view = ConceptView.read(adata, concepts_key, concepts, score_key)
+    made = view.made
     saliency_key = saliency_key or concept_slot(KEYS.SALIENCY, concepts_key)
-    key_added = key_added or concept_slot(KEYS.RANK, concepts_key)
-    chosen = list(range(len(made.names))) if concepts is None else [made.index(c) for c in as_names(concepts)]
-    names, labels = [made.names[j] for j in chosen], [made.labels[j] for j in chosen]
-    members = membership(adata, made)
-    members = Membership(names, members.members[:, chosen])
-    score = scores(adata, made, score_key).to_numpy(dtype=np.float64)[:, chosen]
-    saliency = _saliency(adata, saliency_key, labels) if method == "saliency" else None
+    saliency = _saliency(adata, saliency_key, view.labels) if method == "saliency" else None
     # a graph of the user's knows which spots are neighbours, wherever they lie
     found = sections_of(adata, section_key, concepts_key=concepts_key, tested=False, check_stacked=graph_key is None)
-    sections = found.codes
-    model_null = _null(adata, null, sections, graph_key)
+    model_null = _null(adata, null, found.codes, graph_key)
 
     layer = layer if layer is not None else (made.params.get("layer") or None)
     data = Expression.open(adata, layer, float(made.params["target_sum"]))
     usable = informative(data.totals)
-    gradient = _gradient(adata, made, labels)
-    label_target = np.where(members.members < 0, np.nan, members.members).astype(np.float64)
-    label_target[~usable] = np.nan
-    score[~usable] = np.nan
-    separation = np.full(len(names), np.nan)
-    if target == "auto" and made.params["kind"] in ("groupby", "mask"):
-        doubted = float(made.params.get("label_error", 0.0)) > DOUBT_ABOVE
-        targets, separation = choose_target(score, label_target, doubted=doubted)
-    else:
-        targets = ["score" if target == "auto" else target] * len(names)
-    # "both" only ranks: what is tested is the label, which no gene is a part of
-    by_score = np.array([t == "score" for t in targets])
-    y = np.where(by_score, score, label_target)
-    # a gene is tested against the score less its own part of it
-    own_weights = None if gradient is None else np.where(by_score, gradient, 0.0)
+    doubted = float(made.params.get("label_error", 0.0)) > DOUBT_ABOVE
+    defined = made.params["kind"] in ("groupby", "mask")
+    targets = Targets.choose(target, view.scores, view.given_labels, usable, defined=defined, doubted=doubted)
     # one count of a nearly empty spot, scaled to full depth, would outweigh a layer
-    sides = SideSums(members.inside & usable[:, None], members.outside & usable[:, None], adata.n_vars)
-    x = RowStream(data.shape, sides.watching(data.read), shared=size() > 1)
-    if model_null.rereads and n_null and size() == 1 and data.shape[0] <= _HOLD_BELOW:
-        x = RowStream.of(sp.vstack([block for _, block in x.read()], format="csr"))
-    tested = association_test(x, y, model_null, n_null=n_null, own_weights=own_weights, seed=seed)
-    statistic = tested.correlation if saliency is None else saliency
-    both = np.flatnonzero([t == "both" for t in targets])
-    if saliency is None and both.size:
-        mean = mixed(score[:, both], label_target[:, both])
-        statistic = statistic.copy()
-        statistic[:, both] = association_test(x, mean, "none", sections=sections).correlation
-    lfc, pct_in, pct_out = (v.T for v in sides.result())
-    tables = {
-        "z": tested.z,
-        "pval": tested.pval,
-        "pval_greater": tested.pval_greater,
-        "qval": tested.qval,
-        "qval_all": tested.qval_all,
-        "lfc": lfc,
-        "pct_in": pct_in,
-        "pct_out": pct_out,
-    }
-    if tested.pval_empirical is not None:
-        tables["pval_empirical"] = tested.pval_empirical
-    if model_null is not None and found.several:
-        _, agreed = association_by_section(x, y, model_null, own_weights=own_weights)
-        tables |= {
-            "z_combined": agreed.z,
-            "n_sections": agreed.n_sections.astype(np.float64),
-            "sign_consistency": agreed.sign_consistency,
+    sides = SideSums(view.members.inside & usable[:, None], view.members.outside & usable[:, None], adata.n_vars)
+    x = _stream(data, sides, hold=model_null.rereads and n_null > 0)
+    tests: dict[str, Any] = {"null": model_null, "own_weights": targets.own_weights(view.gradient)}
+    tested = association_test(x, targets.tested, **tests, n_null=n_null, seed=seed)
+    agreed = association_by_section(x, targets.tested, **tests)[1] if model_null.draws and found.several else None
+    ranking = Ranking(
+        view,
+        tested,
+        statistic=_statistic(x, targets, tested, found.codes) if saliency is None else saliency,
+        sides=sides.result(),
+        agreed=agreed,
+        params={
+            "method": method,
+            "null": model_null.name,
+            "n_null": int(n_null),
+            "seed": int(seed),
+            "target": np.array(targets.kinds, dtype=object),
+            "score_auroc": np.nan_to_num(targets.separation, nan=-1.0),
+            "section_key": found.key,
+            "section_source": found.how,
+            "graph_key": graph_key or "",
+            "graph": "none" if not model_null.needs_positions else "obsp" if graph_key is not None else "coordinates",
+            "concepts_key": concepts_key,
+            "saliency_key": saliency_key,
         }
-    group_key = concept_slot(KEYS.GROUP, concepts_key)
-    groupby = made.params.get("groupby") or group_key
-    params: dict[str, Any] = {
-        "groupby": groupby,
-        "reference": made.params.get("reference", "rest"),
-        "method": method,
-        "use_raw": False,
-        "corr_method": "benjamini-hochberg",
-        "null": model_null.name,
-        "n_null": int(n_null),
-        "seed": int(seed),
-        "target": np.array(targets, dtype=object),
-        "score_auroc": np.nan_to_num(separation, nan=-1.0),
-        "concepts": np.array(names, dtype=object),
-        "model": made.model,
-        "section_key": found.key,
-        "section_source": found.how,
-        "graph_key": graph_key or "",
-        "graph": "none" if not model_null.needs_positions else "obsp" if graph_key is not None else "coordinates",
-        "concepts_key": concepts_key,
-        "saliency_key": saliency_key,
-    }
-    if layer is not None:
-        params["layer"] = layer
-    ranked = {"params": params} | _records(names, adata.var_names, statistic, lfc, tested)
-
-    out = adata.copy() if copy else adata
-    out.uns[key_added] = ranked
-    for name in OPTIONAL_TABLES:  # of an earlier ranking, which they would outlive
-        if f"{key_added}_{name}" in out.varm:
-            del out.varm[f"{key_added}_{name}"]
-    for name, values in tables.items():
-        out.varm[f"{key_added}_{name}"] = pd.DataFrame(values, index=adata.var_names, columns=labels)
-    if groupby == group_key:
-        out.obs[group_key] = _group_column(members, adata.obs_names)
-    return out if copy else None
+        | ({} if layer is None else {"layer": layer}),
+    )
+    return ranking.result(adata, key_added or concept_slot(KEYS.RANK, concepts_key))
 
 
-def _records(
-    names: list[str], var_names: pd.Index, statistic: np.ndarray, lfc: np.ndarray, tested: AssociationResult
-) -> dict[str, np.ndarray]:
-    """Record arrays as scanpy has them: each concept sorted by its statistic, ties by name order."""
-    order = np.argsort(-np.nan_to_num(statistic, nan=-np.inf), axis=0, kind="stable")
-    fields: dict[str, tuple[np.ndarray, str]] = {
-        "names": (np.broadcast_to(np.asarray(var_names, dtype=object)[:, None], statistic.shape), "O"),
-        "scores": (np.nan_to_num(statistic), "float32"),
-        "logfoldchanges": (lfc, "float32"),
-        "pvals": (tested.pval, "float64"),
-        "pvals_adj": (tested.qval, "float64"),
-    }
-    return {
-        key: np.rec.fromarrays(
-            [values[order[:, j], j].astype(kind) for j in range(len(names))], dtype=[(n, kind) for n in names]
-        )
-        for key, (values, kind) in fields.items()
-    }
+def _stream(data: Expression, sides: SideSums, *, hold: bool) -> RowStream:
+    """The expression; held where shuffled copies will meet every spot and there are few."""
+    x = RowStream(data.shape, sides.watching(data.read), shared=size() > 1)
+    if hold and size() == 1 and data.shape[0] <= _HOLD_BELOW:
+        return RowStream.of(sp.vstack([block for _, block in x.read()], format="csr"))
+    return x
+
+
+def _statistic(x: RowStream, targets: Targets, tested: AssociationResult, sections: np.ndarray) -> np.ndarray:
+    """What genes are ranked by: their correlation with the target, or with the mean of score and label."""
+    both, mean = targets.ranked_by_both()
+    if not both.size:
+        return tested.correlation
+    statistic = tested.correlation.copy()
+    statistic[:, both] = association_test(x, mean, "none", sections=sections).correlation
+    return statistic
 
 
 def _saliency(adata: AnnData, key: str, labels: list[str]) -> np.ndarray:
@@ -272,14 +214,6 @@ def _saliency(adata: AnnData, key: str, labels: list[str]) -> np.ndarray:
     if missing:
         raise KeyError(f"adata.varm[{key!r}] lacks concept {missing[0]!r}: run stc.tl.saliency for it.")
     return frame[labels].to_numpy(dtype=np.float64)
-
-
-def _gradient(adata: AnnData, made: ConceptSet, labels: list[str]) -> np.ndarray | None:
-    """Mean gradient of each score, ``(n_vars, n_concepts)``, zero for genes that the model does not have."""
-    frame = as_frame(adata.varm.get(made.slot(KEYS.GRADIENT)))
-    if frame is None or not set(labels) <= set(frame.columns):
-        return None
-    return np.nan_to_num(frame[labels].to_numpy(dtype=np.float64))
 
 
 def _null(
@@ -302,11 +236,3 @@ def _null(
     # beside a graph coordinates only serve to make tiles of large sections
     coords = positions(adata) if KEYS.SPATIAL in adata.obsm else None
     return null_model(kind, adata.n_obs, coords=coords, sections=sections, graph=graph)
-
-
-def _group_column(members: Membership, index: pd.Index) -> pd.Series:
-    inside = members.inside
-    first = np.where(inside.any(1), inside.argmax(1), len(members.names))
-    others = safe_labels([*members.names, "rest"])[-1]  # a concept may have that name
-    categories = [*members.names, *([others] if (first == len(members.names)).any() else [])]
-    return pd.Series(pd.Categorical.from_codes(first, categories), index=index)

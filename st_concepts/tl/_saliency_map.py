@@ -17,23 +17,23 @@ from st_concepts._counts.origins import refuse_inside
 from st_concepts._counts.store import LayerWriter, open_layer, refuse_existing
 from st_concepts._distributed import size as n_processes
 from st_concepts._files import expanded
-from st_concepts._names import as_names, unknown_name
+from st_concepts._names import as_names, check_filled, unknown_name
+from st_concepts._results import Result, writes
 from st_concepts._slots import KEYS, concept_slot, saliency_layer
-from st_concepts.attribution import Method, Options, get_method, spot_attributions
-from st_concepts.attribution._explained import Baseline, Section
-from st_concepts.tl._common import check_copy, check_filled
+from st_concepts.attribution import Baseline, Explained, Method, Options, get_method, spot_attributions
 from st_concepts.tl._saliency import parameters
 
 MEMORY_BUDGET = 2 * 2**30
 
 
+@writes
 def saliency_map(
     adata: AnnData,
     model: Any,
     *,
     concept: str,
     genes: Sequence[str] | str,
-    method: str = "integrated_gradients",
+    method: str | Method = "integrated_gradients",
     baseline: Baseline = "others",
     options: Options | None = None,
     layer: str | None = None,
@@ -42,7 +42,7 @@ def saliency_map(
     memory_budget: int = MEMORY_BUDGET,
     store: str | os.PathLike[str] | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> Result:
     """Attribution of chosen genes to one concept score, spot by spot.
 
     Parameters
@@ -102,14 +102,13 @@ def saliency_map(
     >>> adata.layers["concept_saliency_GCL"].shape
     (200, 150)
     """
-    check_copy(adata, copy)
     store = None if store is None else expanded(store)
     if store is not None and n_processes() > 1:
         raise ValueError(
             f"store= cannot be written by {n_processes()} processes together; map genes in a run of one process."
         )
     check_filled(genes=genes)
-    section = Section.open(adata, model, layer=layer, key=concepts_key)
+    section = Explained.read(adata, model, layer=layer, key=concepts_key)
     record, options = get_method(method), options or Options()
     j = section.concepts.index(concept)
     every = isinstance(genes, str) and genes == "all"
@@ -133,13 +132,10 @@ def saliency_map(
             for block in blocks:
                 writer.append(block)
         values = open_layer(store, name)
-    out = adata.copy() if copy else adata
-    out.layers[name] = values
-    out.uns[name] = maps.report()
-    return out if copy else None
+    return Result(layers={name: values}, uns={name: maps.report()})
 
 
-def _columns(section: Section, genes: Sequence[str] | str) -> tuple[np.ndarray, np.ndarray]:
+def _columns(section: Explained, genes: Sequence[str] | str) -> tuple[np.ndarray, np.ndarray]:
     """Columns of the genes in the model and in the data, in the order of the data."""
     have, names = section.encoder.var_names, section.adata.var_names.astype(str)
     if genes is None:
@@ -166,7 +162,7 @@ def _columns(section: Section, genes: Sequence[str] | str) -> tuple[np.ndarray, 
 class _Maps:
     """Blocks of rows of the layer, and what is learned on the way."""
 
-    section: Section
+    section: Explained
     method: Method
     j: int
     in_model: np.ndarray
@@ -204,7 +200,7 @@ class _Maps:
         # one generator for all batches, so that the draws do not begin anew with each of them
         options = replace(self.options, seed=np.random.default_rng(self.options.seed))
         encoder, n_vars = self.section.encoder, self.section.adata.n_vars
-        for _, features, codes in self.section.stream():
+        for _, features, _, codes in self.section.batches():
             part = spot_attributions(
                 encoder,
                 features,

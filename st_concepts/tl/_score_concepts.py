@@ -11,13 +11,14 @@ import pandas as pd
 from anndata import AnnData
 
 from st_concepts._counts.frames import column
+from st_concepts._results import Result, gene_frame, writes
 from st_concepts._slots import KEYS, concept_slot
-from st_concepts.concepts import ConceptSet, read_concepts, score_frame
-from st_concepts.concepts._membership import defining_labels, reference_labels
-from st_concepts.tl._common import as_encoder, check_copy, counts_layer, embed_all
-from st_concepts.tl._concepts import gene_frame, mean_gradient
+from st_concepts.attribution import mean_gradient
+from st_concepts.concepts import ConceptSet, defining_labels, read_concepts, reference_labels, score_frame
+from st_concepts.models import Section
 
 
+@writes
 def score_concepts(
     adata: AnnData,
     model: Any,
@@ -27,7 +28,7 @@ def score_concepts(
     key_added: str = KEYS.CONCEPTS,
     score_key: str | None = None,
     copy: bool = False,
-) -> AnnData | None:
+) -> Result:
     """Score the spots of another section with concepts that were defined elsewhere; nothing is fitted again.
 
     Parameters
@@ -67,26 +68,22 @@ def score_concepts(
     >>> other.obsm["concept_score"].shape
     (150, 5)
     """
-    check_copy(adata, copy)
-    encoder = as_encoder(model)
+    section = Section.open(adata, model, layer=layer)
+    encoder = section.encoder
     made = read_concepts(concepts)
     made.check_model(encoder.fingerprint)
-    layer = counts_layer(adata, encoder, layer)
-    latent, _ = embed_all(adata, encoder, layer)
-    gradient = mean_gradient(adata, encoder, layer, made)
     score_key = score_key or concept_slot(KEYS.SCORE, key_added)
-    own = {"layer": layer or "", "key": key_added, "score_key": score_key}
+    own = {"layer": section.layer or "", "key": key_added, "score_key": score_key}
     made = replace(made, params=made.params | own | {"section_key": getattr(encoder, "batch_key", None) or ""})
+    score = score_frame(made, section.embedding.latent, adata.obs_names)
     members = _labels_at_hand(adata, made)
-    out = adata.copy() if copy else adata
-    out.uns[key_added] = made.to_uns()
-    out.obsm[score_key] = score_frame(made, latent, adata.obs_names)
-    if members is not None:
-        out.obsm[made.slot(KEYS.MEMBERS)] = members
-    elif made.slot(KEYS.MEMBERS) in out.obsm:
-        del out.obsm[made.slot(KEYS.MEMBERS)]
-    out.varm[made.slot(KEYS.GRADIENT)] = gene_frame(gradient, encoder.var_names, adata.var_names, made.labels)
-    return out if copy else None
+    gradient = gene_frame(mean_gradient(section, made), encoder.var_names, adata.var_names, made.labels)
+    return Result(
+        obsm={score_key: score} | ({} if members is None else {made.slot(KEYS.MEMBERS): members}),
+        varm={made.slot(KEYS.GRADIENT): gradient},
+        uns={key_added: made.to_uns()},
+        stale=[("obsm", made.slot(KEYS.MEMBERS))] if members is None else [],
+    )
 
 
 def _labels_at_hand(adata: AnnData, made: ConceptSet) -> pd.DataFrame | None:

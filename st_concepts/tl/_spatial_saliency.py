@@ -12,13 +12,14 @@ from anndata import AnnData
 
 from st_concepts._counts.frames import plain
 from st_concepts._names import as_names, unknown_name
+from st_concepts._results import Result, writes
 from st_concepts._slots import KEYS
 from st_concepts.attribution import Options, explain, get_method
-from st_concepts.models._image.gene_vae import GeneVAE
-from st_concepts.tl._common import check_copy
+from st_concepts.models import GeneVAE
 from st_concepts.tl._gene_concepts import check_gene_model
 
 
+@writes
 def spatial_saliency(
     adata: AnnData,
     model: GeneVAE,
@@ -33,7 +34,7 @@ def spatial_saliency(
     key: str = KEYS.GENE_CONCEPTS,
     key_added: str = KEYS.SPATIAL_SALIENCY,
     copy: bool = False,
-) -> AnnData | None:
+) -> Result:
     """Saliency of concepts of genes over the tissue.
 
     For a gene with image ``x``, the saliency of a concept ``v`` is the attribution of ``v . mu(x)`` to the pixels of
@@ -96,7 +97,6 @@ def spatial_saliency(
     ['ONL', 'GL', 'OPL', 'MCL', 'GCL']
     """
     check_gene_model(model, "tl.spatial_saliency", "tl.saliency")
-    check_copy(adata, copy)
     record = get_method(method)
     settings = replace(options or Options(), q=q)
     stored = _stored(adata, model, key)
@@ -119,17 +119,15 @@ def spatial_saliency(
         if per_gene:
             single[labels[i]] = pd.DataFrame(maps, index=adata.obs_names, columns=members)
 
-    out = adata.copy() if copy else adata
-    out.obsm[key_added] = pd.DataFrame(total, index=adata.obs_names)
-    for label, frame in single.items():
-        out.obsm[f"{key_added}_{label}"] = frame
-    out.uns[key_added] = {
+    frames = {key_added: pd.DataFrame(total, index=adata.obs_names)}
+    frames |= {f"{key_added}_{label}": frame for label, frame in single.items()}
+    record_of = {
         "method": record.name,
         "options": {k: v for k, v in settings.used_by(record).items() if v is not None},
         "model": model.fingerprint,
         "names": np.array([names[i] for i in chosen], dtype=object),
     }
-    return out if copy else None
+    return Result(obsm=frames, uns={key_added: record_of})
 
 
 def _stored(adata: AnnData, model: GeneVAE, key: str) -> Mapping[str, Any]:

@@ -11,15 +11,12 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
-from st_concepts._counts.check import align_genes, check_block, count_matrix, take_genes
-from st_concepts._counts.elsewhere import counts_elsewhere, model_layer
 from st_concepts._counts.features import log_normalize, sizes
 from st_concepts._counts.obs import section_codes
-from st_concepts._counts.rows import iter_rows
 from st_concepts._names import as_names
 from st_concepts.models import _checkpoint
-from st_concepts.models._embed import embed_counts
 from st_concepts.models._encoder import FeatureMatrix, FirstLayer
+from st_concepts.models._section import Section
 from st_concepts.models._spot.likelihood import nb_log_prob
 from st_concepts.models._spot.module import SpotModule
 
@@ -165,15 +162,7 @@ class SpotEncoder:
         ------
         Slice of rows, CSR counts ``(b, n_vars)``, section codes ``(b,)`` or `None`.
         """
-        adata = self._data(adata)
-        layer = model_layer(adata, self.layer, layer)
-        X = count_matrix(adata, layer)
-        index = align_genes(pd.Index(adata.var_names.astype(str)), self._var_names)
-        codes = self.codes(adata.obs)
-        where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-        for rows, block in iter_rows(X, batch_size):
-            check_block(block, adata.var_names, where, lambda: counts_elsewhere(adata, layer))
-            yield rows, take_genes(block, index), None if codes is None else codes[rows]
+        yield from Section.open(self._data(adata), self, layer=layer).counts(batch_size=batch_size)
 
     def embed(self, adata: AnnData | None = None, *, layer: str | None = None, batch_size: int = _BATCH) -> np.ndarray:
         """Posterior mean of each spot, float32 ``(n_obs, n_latent)``; that of a spot without counts is the prior's, 0.
@@ -188,11 +177,7 @@ class SpotEncoder:
         batch_size
             Spots a batch.
         """
-        adata = self._data(adata)
-        out = np.empty((adata.n_obs, self.n_latent), dtype=np.float32)
-        for rows, block, codes in self.batches(adata, layer=layer, batch_size=batch_size):
-            out[rows], _ = embed_counts(self, block, codes)
-        return out
+        return Section.open(self._data(adata), self, layer=layer).embed(batch_size=batch_size).latent
 
     @torch.no_grad()
     def decode(self, latent: np.ndarray, *, section: str | None = None) -> np.ndarray:

@@ -1,0 +1,98 @@
+"""What was written about concepts, read back: who is inside and outside, and the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from st_concepts._counts.frames import as_frame
+from st_concepts._names import as_names
+from st_concepts._slots import KEYS
+from st_concepts.concepts._concept_set import ConceptSet, read_concepts
+from st_concepts.concepts._membership import Membership, from_scores
+
+
+def membership(adata: AnnData, concepts: ConceptSet) -> Membership:
+    """Inside / outside of each concept: ``obsm["concept_members"]``, or else by concept score."""
+    key = concepts.slot(KEYS.MEMBERS)
+    if key in adata.obsm:
+        frame = as_frame(adata.obsm[key])
+        if list(frame.columns) == concepts.labels:
+            return Membership(concepts.names, frame.to_numpy().astype(np.int8))
+    return from_scores(concepts.names, scores(adata, concepts).to_numpy())
+
+
+def scores(adata: AnnData, concepts: ConceptSet, key: str | None = None) -> pd.DataFrame:
+    """``obsm[key]`` of these concepts, by default ``obsm["concept_score"]``.
+
+    Raises
+    ------
+    KeyError
+        Not there, or of other concepts.
+    """
+    key = key or str(concepts.params.get("score_key") or KEYS.SCORE)
+    if key not in adata.obsm:
+        raise KeyError(f"adata.obsm[{key!r}] is missing: run stc.tl.concepts or stc.tl.score_concepts first.")
+    frame = as_frame(adata.obsm[key])
+    if list(frame.columns) != concepts.labels:
+        raise KeyError(
+            f"adata.obsm[{key!r}] holds scores of {', '.join(map(str, frame.columns))}, but the concepts are "
+            f"{', '.join(concepts.labels)}. Run stc.tl.score_concepts again."
+        )
+    return frame
+
+
+@dataclass(frozen=True)
+class ConceptView:
+    """Some of the concepts of an AnnData, with all that was written about them.
+
+    Attributes
+    ----------
+    made
+        The set that they are of.
+    names, labels
+        Their true names and safe labels.
+    members
+        Spots inside and outside each.
+    scores
+        float64 ``(n_obs, n_concepts)``.
+    gradient
+        Mean gradient of each score, float64 ``(n_vars, n_concepts)``, zero for genes that the model does not have;
+        `None` where it was not kept.
+    """
+
+    made: ConceptSet
+    names: list[str]
+    labels: list[str]
+    members: Membership
+    scores: np.ndarray
+    gradient: np.ndarray | None
+
+    @classmethod
+    def read(cls, adata: AnnData, key: str, concepts: Sequence[str] | str | None, score_key: str | None) -> ConceptView:
+        """The concepts asked for, by true name or safe label; all for `None`.
+
+        Raises
+        ------
+        KeyError
+            No concepts, no such one, or scores of others.
+        """
+        made = read_concepts(adata, key)
+        chosen = list(range(len(made.names))) if concepts is None else [made.index(c) for c in as_names(concepts)]
+        names, labels = [made.names[j] for j in chosen], [made.labels[j] for j in chosen]
+        members = Membership(names, membership(adata, made).members[:, chosen])
+        values = scores(adata, made, score_key).to_numpy(dtype=np.float64)[:, chosen]
+        frame = as_frame(adata.varm.get(made.slot(KEYS.GRADIENT)))
+        gradient = None
+        if frame is not None and set(labels) <= set(frame.columns):
+            gradient = np.nan_to_num(frame[labels].to_numpy(dtype=np.float64))
+        return cls(made, names, labels, members, values, gradient)
+
+    @property
+    def given_labels(self) -> np.ndarray:
+        """1 inside, 0 outside, NaN neither, float64 ``(n_obs, n_concepts)``."""
+        return np.where(self.members.members < 0, np.nan, self.members.members).astype(np.float64)
