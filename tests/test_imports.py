@@ -15,7 +15,8 @@ PACKAGE = Path(stc.__file__).parent
 # who may import whom: a module sees those of lower level, and its own
 LEVELS = [
     {"_slots", "_names", "_distributed", "_log", "_files", "_registry", "_spreadsheet"},
-    {"_counts", "_results"},
+    {"_counts"},
+    {"_results"},
     {"io", "stats"},
     {"datasets", "models"},
     {"concepts"},

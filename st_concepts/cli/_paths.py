@@ -124,7 +124,7 @@ def _two(output: Output, other: Output) -> None:
 
 def _target(output: Output) -> Path:
     """The place of an output; what is there and is not replaced is refused."""
-    from st_concepts.io._write import is_store
+    from st_concepts.io import is_store
 
     option, path = output.option, output.path
     try:

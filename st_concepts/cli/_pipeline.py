@@ -17,9 +17,8 @@ from st_concepts._slots import KEYS, saliency_layer
 from st_concepts.cli._errors import say
 from st_concepts.concepts import read_concepts
 from st_concepts.models import SpotVAE
-from st_concepts.pl._finish import finish
-from st_concepts.pl._histograms import auroc
-from st_concepts.pl._tissue import panels
+from st_concepts.pl import finish, panels
+from st_concepts.stats import auroc
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from st_concepts._files import expanded
 from st_concepts._slots import KEYS
 from st_concepts.cli._errors import UsageError, one_line, say
 from st_concepts.cli._paths import Input, Output, Plan
-from st_concepts.report._write import libraries
+from st_concepts.report import libraries
 
 
 def check_report(option: str, path: Path) -> None:

@@ -25,9 +25,9 @@ from st_concepts.cli._pipeline import PICTURES, Settings, analyse, drop_results,
 from st_concepts.cli._report import check_report
 from st_concepts.cli._tissue import check_tissue
 from st_concepts.concepts import get_estimator
-from st_concepts.io._read import KINDS
+from st_concepts.io import KINDS
 from st_concepts.stats import NULLS
-from st_concepts.tl._rank_genes import STATISTICS
+from st_concepts.tl import STATISTICS
 
 
 @dataclass(frozen=True)

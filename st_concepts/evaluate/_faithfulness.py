@@ -13,7 +13,7 @@ from anndata import AnnData
 
 from st_concepts._slots import KEYS, concept_slot
 from st_concepts.attribution import Baseline, Explained, Runner
-from st_concepts.models._encoder import FeatureMatrix
+from st_concepts.models import FeatureMatrix
 
 # share of a concept's spots in which a gene must be seen to count as expressed there
 MIN_SHARE = 0.1

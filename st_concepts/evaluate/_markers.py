@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy.stats import hypergeom, mannwhitneyu
-
+from scipy.stats import hypergeom
+from st_concepts.stats import auroc
 from st_concepts._slots import KEYS, concept_slot
 from st_concepts.concepts import read_concepts
 from st_concepts.datasets import bulb_markers
@@ -80,8 +80,7 @@ def marker_recovery(
             continue
         top = min(n_top, n)
         found = int(is_marker[:top].sum())
-        area = mannwhitneyu(genes[is_marker], genes[~is_marker]).statistic / (k * (n - k)) if k < n else np.nan
-        rows.append(
+                rows.append(
             {
                 "concept": name,
                 "n_markers": k,
@@ -90,7 +89,7 @@ def marker_recovery(
                 "expected": top / n,
                 "fold": (found / k) / (top / n),
                 "pval": float(hypergeom.sf(found - 1, n, k, top)),
-                "auroc": float(area),
+                "auroc": auroc(genes[is_marker], genes[~is_marker]),
             }
         )
     if not rows:

@@ -14,9 +14,8 @@ from torch import nn
 
 from st_concepts._slots import KEYS
 from st_concepts.attribution import Baseline, Explained, Options, get_method, modules_of
-from st_concepts.models import Encoder
-from st_concepts.models._encoder import FeatureMatrix, FirstLayer
-from st_concepts.stats._ranks import spearman
+from st_concepts.models import Encoder, FeatureMatrix, FirstLayer
+from st_concepts.stats import spearman
 
 FIRST = "first layer"
 

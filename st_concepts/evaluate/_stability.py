@@ -15,7 +15,7 @@ from st_concepts._slots import KEYS
 from st_concepts.attribution import Baseline, Explained, Options, get_method
 from st_concepts.concepts import ConceptSet, Masks, get_estimator, membership, read_concepts
 from st_concepts.models import Section, SpotVAE
-from st_concepts.stats._ranks import spearman, top_overlap
+from st_concepts.stats import spearman, top_overlap
 
 
 def stability(

@@ -7,7 +7,9 @@ from st_concepts.io._annotations.outlines import write_annotation
 from st_concepts.io._annotations.read import read_annotation
 from st_concepts.io._readers.st import read_st
 
+from ._read import KINDS as KINDS
 from ._read import detect_kind, read
+from ._write import is_store as is_store
 from ._write import write
 
 __all__ = ["MISSING", "detect_kind", "read", "read_annotation", "read_st", "write", "write_annotation"]

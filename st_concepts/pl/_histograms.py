@@ -14,6 +14,7 @@ from st_concepts.concepts import read_concepts
 from st_concepts.get import concept_scores as get_scores
 from st_concepts.pl._finish import finish, given_axes, new_axes
 from st_concepts.pl._groups import INSIDE, OUTSIDE, chosen, members_of
+from st_concepts.stats import auroc
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,11 +107,3 @@ def _histogram(ax: Axes, name: str, inside: np.ndarray, outside: np.ndarray, bin
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_ylim(top=1.25 * ax.get_ylim()[1])  # room for the legend above the bars
     ax.legend(frameon=False, fontsize="small", loc="upper center", ncols=2, columnspacing=1.2)
-
-
-def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
-    """Probability that a value of ``inside`` exceeds one of ``outside``, ties counted half."""
-    from sklearn.metrics import roc_auc_score
-
-    truth = np.repeat([1, 0], [inside.size, outside.size])
-    return float(roc_auc_score(truth, np.concatenate([inside, outside])))

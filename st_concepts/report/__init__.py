@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from st_concepts.report._write import libraries as libraries
 from st_concepts.report._write import write
 
 __all__ = ["write"]

@@ -18,8 +18,7 @@ from st_concepts._counts.sections import sections_of
 from st_concepts._slots import KEYS
 from st_concepts.concepts import ConceptSet, membership
 from st_concepts.models import SpotVAE
-from st_concepts.stats import association_test, balanced_tiles
-from st_concepts.stats._ranks import spearman, top_overlap
+from st_concepts.stats import association_test, balanced_tiles, spearman, top_overlap
 
 N_TOP = 50
 _N_TILES = 16

@@ -17,7 +17,7 @@ from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import Sections
 from st_concepts._slots import KEYS, saliency_layer
 from st_concepts.concepts import ConceptSet, defining_labels
-from st_concepts.pl._groups import colors_of, palette
+from st_concepts.pl import colors_of, palette
 from st_concepts.report import _pack
 
 # the colour maps of the pictures in st_concepts.pl

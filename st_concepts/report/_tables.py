@@ -18,8 +18,7 @@ from st_concepts._slots import KEYS
 from st_concepts.attribution import METHODS
 from st_concepts.concepts import ConceptSet, defining_labels, membership
 from st_concepts.models import as_encoder, model_info, titled
-from st_concepts.pl._histograms import auroc
-from st_concepts.stats import NULLS
+from st_concepts.stats import NULLS, auroc
 
 _BINS = 36
 _ROWS = 4096

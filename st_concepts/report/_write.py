@@ -24,8 +24,7 @@ from st_concepts._log import get_logger
 from st_concepts._slots import KEYS, saliency_layer
 from st_concepts.concepts import ConceptSet, read_concepts
 from st_concepts.models import SpotVAE, as_encoder
-from st_concepts.pl import concept_scores
-from st_concepts.pl._groups import INSIDE, OUTSIDE
+from st_concepts.pl import INSIDE, OUTSIDE, concept_scores
 from st_concepts.report import _checks, _markers, _overlays, _pack, _tables
 
 T = TypeVar("T")

@@ -8,6 +8,9 @@ from st_concepts.stats._graph import check_graph, section_codes, spatial_graph
 from st_concepts.stats._moran import MoranNull, moran_i, moran_null, moran_surrogates
 from st_concepts.stats._null import NULLS, NullModel, null_model, register
 from st_concepts.stats._permutation import PermutationNull, permutation_null
+from st_concepts.stats._ranks import auroc as auroc
+from st_concepts.stats._ranks import spearman as spearman
+from st_concepts.stats._ranks import top_overlap as top_overlap
 from st_concepts.stats._sections import CombinedResult, association_by_section, combine_sections
 from st_concepts.stats._sums import RowStream, Sums
 from st_concepts.stats._target import TARGETS as TARGETS

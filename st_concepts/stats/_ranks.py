@@ -1,9 +1,24 @@
-"""Agreement of rankings."""
+"""Ranks: how well one side is above the other, and agreement of rankings."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.stats import rankdata
+
+
+def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
+    """Probability that a value of ``inside`` exceeds one of ``outside``, ties counted half; NaN if one is empty.
+
+    Examples
+    --------
+    >>> auroc(np.array([3.0]), np.array([1.0, 2.0]))
+    1.0
+    """
+    n_in, n_out = len(inside), len(outside)
+    if not n_in or not n_out:
+        return float("nan")
+    ranks = rankdata(np.concatenate([inside, outside]))
+    return float((ranks[:n_in].sum() - n_in * (n_in + 1) / 2) / (n_in * n_out))
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from scipy.stats import rankdata
+
+from st_concepts.stats._ranks import auroc
 
 TARGETS = ("score", "both", "label")
 # share of spots that must be labelled before labels are a target of their own
@@ -27,21 +28,10 @@ def mixed(score: np.ndarray, label: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(lab), s, (s + lab) / 2)
 
 
-def auroc(score: np.ndarray, label: np.ndarray) -> float:
-    """Probability that a spot inside scores above one outside; NaN labels are left out, NaN if one side is empty.
-
-    Examples
-    --------
-    >>> auroc(np.array([1.0, 2.0, 3.0]), np.array([0.0, 0.0, 1.0]))
-    1.0
-    """
+def _separation(score: np.ndarray, label: np.ndarray) -> float:
     known = ~np.isnan(label) & ~np.isnan(score)
-    inside = label[known] == 1
-    n_in, n_out = int(inside.sum()), int((~inside).sum())
-    if not n_in or not n_out:
-        return float("nan")
-    ranks = rankdata(score[known])
-    return float((ranks[inside].sum() - n_in * (n_in + 1) / 2) / (n_in * n_out))
+    inside = known & (label == 1)
+    return auroc(score[inside], score[known & ~inside])
 
 
 def choose_target(score: np.ndarray, label: np.ndarray, *, doubted: bool) -> tuple[list[str], np.ndarray]:
@@ -64,7 +54,7 @@ def choose_target(score: np.ndarray, label: np.ndarray, *, doubted: bool) -> tup
     -------
     The choice and the AUROC of the score for the label, per concept.
     """
-    separation = np.array([auroc(s, lab) for s, lab in zip(score.T, label.T, strict=True)])
+    separation = np.array([_separation(s, lab) for s, lab in zip(score.T, label.T, strict=True)])
     usable = ~np.isnan(score).all(axis=1)
     labelled = (~np.isnan(label[usable])).mean(axis=0)
     choice = []
