@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy.stats import hypergeom
-from st_concepts.stats import auroc
+
 from st_concepts._slots import KEYS, concept_slot
 from st_concepts.concepts import read_concepts
 from st_concepts.datasets import bulb_markers
+from st_concepts.stats import auroc
 
 
 def marker_recovery(
@@ -80,7 +81,7 @@ def marker_recovery(
             continue
         top = min(n_top, n)
         found = int(is_marker[:top].sum())
-                rows.append(
+        rows.append(
             {
                 "concept": name,
                 "n_markers": k,

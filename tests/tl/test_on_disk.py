@@ -182,16 +182,3 @@ def test_counts_by_columns_on_the_disk_are_refused(trained, tmp_path):
     adata.write_h5ad(tmp_path / "a.h5ad")
     with pytest.raises(ValueError, match="stored by columns"):
         stc.tl.embed(ad.read_h5ad(tmp_path / "a.h5ad", backed="r"), model)
-
-
-def test_the_cache_is_for_counts_in_memory(pair):
-    from st_concepts.tl._saliency_cache import CACHE
-
-    memory, disk, model = pair
-    for adata, held in ((disk, 0), (memory, 5)):
-        stc.tl.concepts(adata, model, groupby="layer")
-        CACHE.clear()
-        stc.tl.saliency(adata, model)
-        assert len(CACHE) == held
-    stc.tl.saliency(disk, model, cache=True)
-    assert len(CACHE) == 5  # the same counts and spots, whatever holds them

@@ -116,7 +116,7 @@ def test_one_seed_gives_the_same_bits(mob11) -> None:
     for _ in range(2):
         model = stc.SpotVAE(mob11, seed=3).fit(max_epochs=2, progress=False)
         stc.tl.concepts(mob11, model, groupby="layer")
-        stc.tl.saliency(mob11, model, cache=False)
+        stc.tl.saliency(mob11, model)
         stc.tl.rank_genes_concepts(mob11, n_null=20)
         results.append((model.fingerprint, model.embed(), *(mob11.varm[k].to_numpy() for k in sorted(mob11.varm))))
     assert results[0][0] == results[1][0]

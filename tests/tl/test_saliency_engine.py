@@ -18,8 +18,6 @@ from st_concepts._counts.store import LayerWriter
 from st_concepts.attribution import METHODS, Options
 from st_concepts.attribution import _explained as _section
 from st_concepts.models._encoder import FirstLayer
-from st_concepts.tl import _saliency_cache as cache_module
-from st_concepts.tl._saliency_cache import LatentAttribution, LatentCache
 
 NEED_RELU = [m.name for m in METHODS.values() if m.needs_relu]
 GROUPS = ["A", "B/C", "D"]
@@ -80,28 +78,6 @@ def linear():
     )
 
 
-@pytest.fixture(autouse=True)
-def _empty_cache():
-    cache_module.CACHE.clear()
-    yield
-    cache_module.CACHE.clear()
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """Groups that the engine worked on, one entry a call."""
-    calls: list[int] = []
-    real = _section.group_attributions
-
-    def counted(encoder, batches, **kw):
-        batches = list(batches)
-        calls.append(batches[0].weights.shape[1])
-        return real(encoder, batches, **kw)
-
-    monkeypatch.setattr(_section, "group_attributions", counted)
-    return calls
-
-
 @pytest.fixture(scope="module")
 def fitted():
     adata = stc.datasets.simulated_bulb(n_obs=150, n_vars=60, n_markers=5, n_smooth=5, seed=0)
@@ -121,11 +97,10 @@ def expected_group(linear, method: str, start: np.ndarray) -> np.ndarray:
     return linear.gradient * (linear.mean_in - start)
 
 
-@pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in NEED_RELU])
-def test_saliency_of_a_linear_encoder_has_a_closed_form(linear, method, cache):
+def test_saliency_of_a_linear_encoder_has_a_closed_form(linear, method):
     profile = np.linspace(0, 2, 12)
-    stc.tl.saliency(linear.adata, linear.encoder, method=method, baseline=profile, cache=cache)
+    stc.tl.saliency(linear.adata, linear.encoder, method=method, baseline=profile)
     found = linear.adata.varm["concept_saliency"]
     assert list(found) == ["A", "B_C", "D"]
     np.testing.assert_allclose(found.to_numpy().T, expected_group(linear, method, profile), rtol=2e-4, atol=2e-5)
@@ -258,130 +233,6 @@ def test_a_concept_without_others_needs_another_baseline(linear):
     linear.adata.obsm["concept_members"].iloc[:, 0] = 1
     with pytest.raises(ValueError, match="'others' of concept 'A' has no spot to average; use 'mean' or 'zero'"):
         stc.tl.saliency(linear.adata, linear.encoder)
-
-
-# ---------------------------------------------------------------------------------------------------------- cache
-
-
-def test_another_vector_on_the_same_spots_is_served_from_memory(linear, computed):
-    a = linear.adata
-    stc.tl.saliency(a, linear.encoder)
-    assert computed == [3]
-    stc.tl.saliency(a, linear.encoder)
-    vectors = np.random.default_rng(5).normal(size=(3, 3)).astype(np.float32)
-    a.uns["concepts"]["vectors"] = vectors
-    stc.tl.saliency(a, linear.encoder, key_added="hit")
-    stc.tl.saliency(a, linear.encoder, concepts=["D"], key_added="one")
-    assert computed == [3]
-    stc.tl.saliency(a, linear.encoder, cache=False, key_added="anew")
-    assert computed == [3, 3]
-    np.testing.assert_allclose(a.varm["hit"], a.varm["anew"], rtol=1e-4, atol=1e-6)
-    np.testing.assert_array_equal(a.varm["one"]["D"], a.varm["hit"]["D"])
-    np.testing.assert_allclose(
-        a.uns["hit"]["score_difference"], a.uns["anew"]["score_difference"], rtol=1e-4, atol=1e-6
-    )
-
-
-CHANGES = {
-    "counts": lambda a, e: a.X.data.__setitem__(0, 7.0),
-    "another zero": lambda a, e: setattr(a, "X", moved(a.X)),
-    "model": lambda a, e: (setattr(e, "fingerprint", "new"), a.uns["concepts"].__setitem__("model", "new")),
-    "scale of features": lambda a, e: setattr(e, "target_sum", 2.0),
-    "covariates": lambda a, e: setattr(e, "codes", lambda obs: np.zeros(len(obs), dtype=np.int64)),
-    "gene names": lambda a, e: setattr(a, "var_names", [*a.var_names[1:], a.var_names[0]]),
-}
-
-
-def moved(X):
-    X = X.copy()
-    column = np.setdiff1d(np.arange(X.shape[1]), X.indices[: X.indptr[1]])[0]
-    X.indices[0] = column
-    X.sort_indices()
-    return X
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_change_of_model_or_data_is_computed_anew(linear, computed, change):
-    stc.tl.saliency(linear.adata, linear.encoder)
-    CHANGES[change](linear.adata, linear.encoder)
-    stc.tl.saliency(linear.adata, linear.encoder)
-    assert computed == [3, 3]
-    stc.tl.saliency(linear.adata, linear.encoder, cache=False, key_added="anew")
-    a = linear.adata
-    np.testing.assert_allclose(a.varm["concept_saliency"], a.varm["anew"], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"method": "deeplift"},
-        {"baseline": "zero"},
-        {"baseline": "A"},
-        {"baseline": np.ones(12)},
-        {"options": Options(n_steps=20)},
-    ],
-)
-def test_another_question_is_another_entry(linear, computed, other):
-    stc.tl.saliency(linear.adata, linear.encoder)
-    stc.tl.saliency(linear.adata, linear.encoder, **other)
-    assert computed == [3, 3]
-    stc.tl.saliency(linear.adata, linear.encoder)
-    stc.tl.saliency(linear.adata, linear.encoder, **other)
-    assert computed == [3, 3]
-
-
-def test_options_that_the_method_does_not_read_make_no_difference(linear, computed):
-    stc.tl.saliency(linear.adata, linear.encoder, options=Options(n_steps=20))
-    stc.tl.saliency(linear.adata, linear.encoder, options=Options(n_steps=20, q=1, epsilon=1.0, n_samples=3))
-    assert computed == [3]
-
-
-def test_only_the_groups_whose_spots_changed_are_computed(linear, computed):
-    stc.tl.saliency(linear.adata, linear.encoder, method="gradient_x_input")
-    members = linear.adata.obsm["concept_members"]
-    members.iloc[np.flatnonzero(members["B_C"] == 1)[:2], 1] = 0
-    stc.tl.saliency(linear.adata, linear.encoder, method="gradient_x_input")
-    assert computed == [3, 1]
-
-
-@pytest.mark.parametrize("method", NEED_RELU)
-def test_methods_that_are_not_linear_in_the_concept_are_not_kept(fitted, computed, method):
-    adata, model = fitted[0].copy(), fitted[1]
-    for _ in range(2):
-        stc.tl.saliency(adata, model, method=method)
-    assert computed == [5, 5]
-    assert len(cache_module.CACHE) == 0
-
-
-@pytest.mark.parametrize("kind", [sp.csc_matrix, lambda X: X.toarray(), lambda X: X.astype(np.int64)])
-def test_the_digest_is_of_counts_not_of_what_holds_them(linear, computed, kind):
-    stc.tl.saliency(linear.adata, linear.encoder)
-    linear.adata.X = kind(linear.adata.X)
-    stc.tl.saliency(linear.adata, linear.encoder)
-    assert computed == [3]
-
-
-def test_the_least_recently_used_go_first():
-    entry = LatentAttribution(np.zeros((2, 8)), 1.0, None, "factorised")
-    cache = LatentCache(max_bytes=3 * entry.values.nbytes)
-    for key in (b"a", b"b", b"c"):
-        cache.put(key, entry)
-    assert cache.get(b"a") is entry
-    cache.put(b"d", entry)
-    assert cache.get(b"b") is None
-    assert [cache.get(k) is entry for k in (b"a", b"c", b"d")] == [True] * 3
-    cache.put(b"huge", LatentAttribution(np.zeros((7, 8)), 1.0, None, "factorised"))
-    assert cache.get(b"huge") is None
-    assert len(cache) == 3
-
-
-def test_more_groups_than_the_cache_holds_still_come_out_right(linear, monkeypatch):
-    monkeypatch.setattr(cache_module.CACHE, "max_bytes", 3 * 12 * 8)  # one group
-    for _ in range(2):
-        stc.tl.saliency(linear.adata, linear.encoder, method="gradient")
-        assert len(cache_module.CACHE) == 1
-        found = linear.adata.varm["concept_saliency"].to_numpy().T
-        np.testing.assert_allclose(found, linear.gradient, rtol=1e-5)
 
 
 # ----------------------------------------------------------------------------------------------------------- maps
