@@ -149,7 +149,7 @@ def test_one_label(section: AnnData, model: stc.SpotVAE, says: Callable[..., Non
 
 
 def test_wrong_kind_and_unreadable(section: AnnData, says: Callable[..., None], tmp_path: Path) -> None:
-    other, out = tmp_path / "a.rds", tmp_path / "o.h5ad"
+    other, out = tmp_path / "a.dat", tmp_path / "o.h5ad"
     other.write_bytes(b"\x00\x01\x02")
     says("of no kind that can be read", lambda: stc.io.read(other), other, "--groupby", "layer", "--out", out)
     broken = tmp_path / "b.h5ad"

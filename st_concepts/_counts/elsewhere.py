@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
+from st_concepts._counts.layers import layer_names
 from st_concepts._counts.rows import iter_rows
 
 # rows that are looked at to tell whether a matrix holds counts
@@ -53,7 +54,7 @@ def refuse_minified(adata: AnnData) -> None:
 
 def counts_elsewhere(adata: AnnData, layer: str | None) -> str:
     """A sentence that says how to read the counts that another matrix of ``adata`` holds; empty where none does."""
-    names = [k for k in adata.layers if k is not None and k != layer]
+    names = [k for k in layer_names(adata) if k != layer]
     for name in sorted(names, key=lambda k: (_USUAL.index(k.lower()) if k.lower() in _USUAL else len(_USUAL), k)):
         if _looks_like_counts(adata.layers[name]):
             return f"adata.layers[{name!r}] holds counts: pass layer={name!r} (st-concepts run --layer {name})."

@@ -92,7 +92,7 @@ def test_run_on_platforms(
     result = stc.io.read(out)
     assert list(result.obsm["concept_score"]) == ["left", "right"]
     assert result.var["gene_ids"].is_unique
-    assert page.stat().st_size > 4e6
+    assert page.stat().st_size > 2e6  # its libraries are in it, compressed
     drawn_by_scanpy_and_squidpy(result, "left")
 
 

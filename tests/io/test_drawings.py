@@ -182,7 +182,7 @@ def test_coordinates_that_are_no_numbers(tmp_path: Path, value: str) -> None:
         ("[" * 100_000, "nested too deeply"),
         ('{"type":"GeometryCollection","geometries":[' * 50_000 + "]}" * 50_000, "nested too deeply"),
         ("1" * 5000, "is not GeoJSON"),
-        ("", "the file is empty"),
+        ("", "is empty"),
         ("5", "a single value"),
         ([None], "feature 1: not GeoJSON"),
         ([feature(polygon(LEFT), [1])], "feature 1: its properties are no object"),
@@ -220,7 +220,7 @@ def test_encodings_and_packing(tmp_path: Path) -> None:
         read(save(tmp_path / "c.geojson", text.encode("latin-1")))
     packed = gzip.compress(text.encode())
     for damaged in (packed[:-12], packed[:30] + b"\xff" * 20 + packed[50:], packed[:3], packed[:-8] + b"\0" * 8):
-        with pytest.raises(ValueError, match=r"d\.geojson\.gz: the gzip file is truncated or damaged"):
+        with pytest.raises(ValueError, match=r"d\.geojson\.gz is gzipped, but truncated or corrupt"):
             read(save(tmp_path / "d.geojson.gz", damaged))
 
 
@@ -247,7 +247,6 @@ def test_too_much_text_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("a.roi", b"Iout\x00\xe4", "ImageJ ROI"),
         ("a.xml", b"\xef\xbb\xbf<?xml version='1.0'?><ASAP_Annotations/>", "XML"),
         ("a.qpdata", b"\xac\xed\x00\x05sr", "qpdata"),
-        ("a.geojson", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n", "Git LFS"),
         ("a.png", b"\x89PNG\r\n\x1a\n", "picture"),
     ],
 )
@@ -257,7 +256,7 @@ def test_files_of_other_programs(tmp_path: Path, name: str, stored: bytes, what:
 
 
 def test_zip_files(tmp_path: Path) -> None:
-    for name, what in (("RoiSet.zip", "a zip file"), ("a.xlsx", "an Excel workbook")):
+    for name, what in (("RoiSet.zip", "a zip archive"), ("a.xlsx", "an Excel workbook")):
         with zipfile.ZipFile(tmp_path / name, "w") as file:
             file.writestr("a.roi", "Iout")
         with pytest.raises(ValueError, match=what):

@@ -19,6 +19,7 @@ _DASHED = re.compile(r"(?P<off>.+?-)(?P<core>[^-]+(?:-\d+)?)", re.DOTALL)
 _POINT = re.compile(r"(?P<core>\d+)(?P<off>\.0+)")
 # share of the smaller side that must be found by a changed name; a few are found by chance
 _ENOUGH = 0.5
+_LONG = 8  # letters of a core that is no coincidence
 
 
 def _off(*patterns: re.Pattern[str]) -> Callable[[str], tuple[str, str]]:
@@ -104,6 +105,8 @@ def match_names(names: Sequence[str], table: Sequence[str]) -> Match:
             made = match_exactly([core for core, _ in left], [core for core, _ in right])
             if made.n < _ENOUGH * min(len(names), len(table)) or not made.n:
                 continue
+            if not (_shared(left) and _shared(right)):
+                continue
             off_left, off_right = _kinds(left), _kinds(right)
             if len(off_left) > 1 or len(off_right) > 1:
                 several = several or _varied(off_left, off_right)
@@ -113,6 +116,11 @@ def match_names(names: Sequence[str], table: Sequence[str]) -> Match:
             said = [f"{off[0]!r} in the {side}" for off, side in ((off_left, "data"), (off_right, "table")) if off[0]]
             return Match(made.found, f"{what} ({', '.join(said)}) was left aside to match barcodes")
     return Match([-1] * len(names), several=several)
+
+
+def _shared(side: list[tuple[str, str]]) -> bool:
+    """Whether names can tell what they share: of a single one, all that is taken off but a long core is a guess."""
+    return len(side) > 1 or not side[0][1] or len(side[0][0]) >= _LONG
 
 
 def _kinds(side: Iterable[tuple[str, str]]) -> list[str]:
