@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import st_concepts
 from st_concepts import __version__
 from st_concepts.attribution import methods_table
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
+
+import floor_plan  # noqa: E402 (lies in _ext)
 
 project = "st_concepts"
 author = "the st_concepts developers"
@@ -56,6 +59,8 @@ def _generate() -> None:
     shutil.rmtree(out, ignore_errors=True)
     (out / "notebooks").mkdir(parents=True)
     (out / "methods.md").write_text(_methods_page(), encoding="utf-8")
+    picture = floor_plan.svg(Path(st_concepts.__file__).parent)
+    (out / "floors.svg").write_text(picture, encoding="utf-8")
     for path in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
         # unfinished notebooks have no title, and nothing can link to them
         first = next(

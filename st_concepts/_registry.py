@@ -36,10 +36,14 @@ class Registry(Mapping[str, T], Generic[T]):
         Their class; what is registered is an object of it, or with ``classes`` a subclass.
     package
         Package whose modules register what they define as they are imported.
+    first
+        Names that are listed before the others, the default say; those follow by name.
     """
 
-    def __init__(self, what: str, kind: type, package: str, *, classes: bool = False) -> None:
-        self.what, self.kind, self._package, self._classes = what, kind, package, classes
+    def __init__(
+        self, what: str, kind: type, package: str, *, first: tuple[str, ...] = (), classes: bool = False
+    ) -> None:
+        self.what, self.kind, self._package, self._classes, self._first = what, kind, package, classes, first
         self._held: dict[str, T] = {}
         self._complete = False
 
@@ -90,7 +94,7 @@ class Registry(Mapping[str, T], Generic[T]):
             return self[name]
         close = difflib.get_close_matches(str(name).lower().replace("-", "_").replace(" ", "_"), self, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown {self.what} {name!r}.{hint} Available: {', '.join(self)}; choose one of them.")
+        raise ValueError(f"Unknown {self.what} {name!r}.{hint} Available, choose one of: {', '.join(map(repr, self))}.")
 
     def _fits(self, thing: object) -> bool:
         if self._classes:
@@ -103,7 +107,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __iter__(self) -> Iterator[str]:
         self._fill()
-        return iter(self._held)
+        return iter(sorted(self._held, key=lambda n: (*(n != f for f in self._first), n)))
 
     def __len__(self) -> int:
         self._fill()

@@ -41,7 +41,7 @@ def test_registering_is_checked(registries):
     own = Estimator("own", lambda z, a, b: z[a].mean(0), "none")
     assert stc.concepts.register(own) is own
     assert stc.concepts.register(own) is own  # again: nothing happens
-    with pytest.raises(ValueError, match="is there; choose another name"):
+    with pytest.raises(ValueError, match="is there already; choose another name"):
         stc.concepts.register(Estimator("own", own.function, "none"))
     replaced = stc.concepts.register(Estimator("own", own.function, "none"), replace=True)
     assert stc.concepts.get_estimator("own") is replaced

@@ -12,7 +12,6 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts._counts.elsewhere import callers_level as _callers_level
 from st_concepts._counts.elsewhere import counts_elsewhere, refuse_minified
 from st_concepts._counts.layers import layer_names
 from st_concepts._counts.rows import iter_rows
@@ -133,7 +132,7 @@ def check_counts(adata: AnnData, layer: str | None) -> CountSummary:
             f"{i.size} of {adata.n_obs} spots have no counts (the first is {adata.obs_names[i[0]]!r}); they are left "
             "out of the fit and embedded at 0. sc.pp.filter_cells(adata, min_counts=1) removes them.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=callers_level(),
         )
     return CountSummary(spots, genes)
 
@@ -179,7 +178,7 @@ def align_genes(have: pd.Index, want: pd.Index, *, min_share: float = 0.5) -> np
         warnings.warn(
             f"{len(want) - found} of the {len(want)} genes of the model are missing from adata and count as zero.",
             UserWarning,
-            stacklevel=_callers_level(),
+            stacklevel=callers_level(),
         )
     return index.astype(np.int64)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import warnings
@@ -80,8 +81,9 @@ def _looks_like_counts(X: Any) -> bool:
 
 def callers_level() -> int:
     """``stacklevel`` that names the line of the user, however deep inside the package the warning is raised."""
-    package = str(Path(__file__).parents[1]) + os.sep
+    # a cached property is asked for through functools
+    between = (str(Path(__file__).parents[1]) + os.sep, functools.__file__)
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(between):
         frame, level = frame.f_back, level + 1
     return level

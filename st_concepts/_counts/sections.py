@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from st_concepts._counts.elsewhere import callers_level
 from st_concepts._counts.positions import positions
 from st_concepts._slots import KEYS, safe_labels
 
@@ -128,7 +129,7 @@ def sections_of(
         found.remarks.append(text)
     if warn:
         for remark in found.remarks:
-            warnings.warn(remark, UserWarning, stacklevel=3)
+            warnings.warn(remark, UserWarning, stacklevel=callers_level())
     return found
 
 

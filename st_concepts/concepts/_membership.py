@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from st_concepts._counts.elsewhere import callers_level
 from st_concepts._counts.labels import Labels, check_name, clean_labels, label_text, taken_as_missing
 
 FEW = 3  # labelled spots below which a warning is given
@@ -55,7 +56,7 @@ class Membership:
                     f"Concept {name!r} rests on {n_in} labelled spot{'s' if n_in > 1 else ''}; "
                     f"with fewer than {FEW} its vector is mostly noise.",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=callers_level(),
                 )
         return self
 

@@ -150,7 +150,9 @@ def seed_regression(latent: np.ndarray, target: np.ndarray, *, whiten: bool) -> 
     return np.linalg.solve(shrunk_covariance(latent, shrinkage(n / 2, n / 2)), cov)
 
 
-ESTIMATORS: Registry[Estimator] = Registry("estimator", Estimator, "st_concepts.concepts")
+ESTIMATORS: Registry[Estimator] = Registry(
+    "estimator", Estimator, "st_concepts.concepts", first=("discriminant", "mean_difference")
+)
 register = ESTIMATORS.register
 # the first is the default: it separates neighbouring layers best
 register(

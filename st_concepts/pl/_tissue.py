@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.spatial import cKDTree
 
+from st_concepts._counts.elsewhere import callers_level
 from st_concepts._counts.images import TissueImage, read_images
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import Sections, sections_of
@@ -51,7 +52,7 @@ def draw(
     sections = sections_of(adata, one_key(section_key, library_key), concepts_key=concepts_key, warn=False)
     images, remarks = read_images(adata, sections)
     for remark in [*sections.remarks, *remarks]:
-        warnings.warn(remark, UserWarning, stacklevel=3)
+        warnings.warn(remark, UserWarning, stacklevel=callers_level())
     n = len(values) * len(sections.names)
     axes = given_axes(ax, n)
     own = axes is None

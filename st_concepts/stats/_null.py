@@ -144,7 +144,9 @@ class DrawnCounter(Counter):
         return lambda j, limit: (np.abs(self.copies[j] @ b.astype(np.float32)) >= limit).sum(axis=0)
 
 
-NULLS: Registry[type[NullModel]] = Registry("null model", NullModel, "st_concepts.stats", classes=True)
+NULLS: Registry[type[NullModel]] = Registry(
+    "null model", NullModel, "st_concepts.stats", first=("moran", "permutation"), classes=True
+)
 register = NULLS.register
 
 

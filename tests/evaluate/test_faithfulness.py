@@ -88,8 +88,8 @@ def test_batches_make_no_difference(linear, monkeypatch):
     from st_concepts.attribution import _explained as _section
 
     whole = stc.evaluate.faithfulness(linear.adata, linear.encoder, n_top=(5,))
-    real = _section.Section.stream
-    monkeypatch.setattr(_section.Section, "stream", lambda self: real(self, 7))
+    real = _section.Explained.batches
+    monkeypatch.setattr(_section.Explained, "batches", lambda self, **kw: real(self, batch_size=7, **kw))
     parts = stc.evaluate.faithfulness(linear.adata, linear.encoder, n_top=(5,))
     pd.testing.assert_frame_equal(whole, parts, rtol=1e-3, atol=1e-5)
 

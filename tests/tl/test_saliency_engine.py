@@ -138,7 +138,7 @@ def test_expected_gradients_draw_their_references_outside_the_concept(linear):
 
 def test_references_are_few_seeded_and_outside(linear, monkeypatch):
     monkeypatch.setattr(_section, "N_REFERENCES", 5)
-    opened = _section.Section.open(linear.adata, linear.encoder)
+    opened = _section.Explained.read(linear.adata, linear.encoder)
     rows = {tuple(r) for r in linear.x[~linear.inside[:, 1]]}
     first, again, other = (opened.references([0, 1], "others", seed) for seed in (0, 0, 1))
     assert [r.shape for r in first] == [(5, 12)] * 2
@@ -275,9 +275,11 @@ def test_genes_in_another_order_and_beyond_the_model(linear):
 def test_draws_do_not_depend_on_batches(fitted, monkeypatch, method):
     adata, model = fitted[0].copy(), fitted[1]
     options = Options(n_samples=3)
-    real = _section.Section.stream
+    real = _section.Explained.batches
     for name, size in (("whole", 1000), ("parts", 40)):
-        monkeypatch.setattr(_section.Section, "stream", lambda self, size=size: real(self, size))
+        monkeypatch.setattr(
+            _section.Explained, "batches", lambda self, size=size, **kw: real(self, batch_size=size, **kw)
+        )
         stc.tl.saliency_map(
             adata, model, concept="GL", genes="all", method=method, options=options, key_added=name, baseline="zero"
         )
@@ -320,8 +322,8 @@ def test_beyond_the_budget_a_store_is_asked_for(linear):
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "gradient_x_input"])
 def test_a_store_holds_what_memory_would(linear, tmp_path, monkeypatch, method):
-    real = _section.Section.stream
-    monkeypatch.setattr(_section.Section, "stream", lambda self: real(self, 25))
+    real = _section.Explained.batches
+    monkeypatch.setattr(_section.Explained, "batches", lambda self, **kw: real(self, batch_size=25, **kw))
     a = linear.adata
     stc.tl.saliency_map(a, linear.encoder, concept="B/C", genes="all", method=method, key_added="memory")
     path = tmp_path / "new" / "map.zarr"

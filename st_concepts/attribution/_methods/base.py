@@ -200,5 +200,10 @@ class Method:
         return "seed" in self.options
 
 
-METHODS: Registry[Method] = Registry("attribution method", Method, "st_concepts.attribution._methods")
+METHODS: Registry[Method] = Registry(
+    "attribution method",
+    Method,
+    "st_concepts.attribution._methods",
+    first=("gradient", "gradient_x_input", "integrated_gradients"),
+)
 register = METHODS.register

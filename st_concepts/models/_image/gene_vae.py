@@ -296,7 +296,7 @@ class GeneVAE(ImageModel):
     def seen_in(self, adata: AnnData | None = None, *, layer: str | None = None) -> np.ndarray:
         """In how many spots each gene was seen, int64 ``(n_vars,)``."""
         adata = self._data(adata)
-        counts = as_csr(count_matrix(adata, self._layer_in(adata, layer))[:])
+        counts = as_csr(count_matrix(adata, model_layer(adata, self.layer, layer))[:])
         return np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1]).astype(np.int64)
 
     def _images(
@@ -304,15 +304,12 @@ class GeneVAE(ImageModel):
     ) -> tuple[sp.csr_matrix, np.ndarray]:
         recipe = RECIPES[self._config["recipe"]]
         order = self._order(adata)
-        counts = as_csr(count_matrix(adata, self._layer_in(adata, layer))[:])
+        counts = as_csr(count_matrix(adata, model_layer(adata, self.layer, layer))[:])
         back = np.empty(len(order), dtype=np.int64)
         back[order] = np.arange(len(order))
         # all genes, since the depth of a pixel is that of all of them
         images, seen = gene_images(counts[back], self._raster, normalize=recipe.normalize, transform=recipe.transform)
         return (images, seen) if rows is None else (images[rows], seen[rows])
-
-    def _layer_in(self, adata: AnnData, layer: str | None) -> str | None:
-        return model_layer(adata, self.layer, layer)
 
     def _order(self, adata: AnnData) -> np.ndarray:
         """Position of each spot of ``adata`` among those of the model."""
@@ -384,7 +381,7 @@ class GeneVAE(ImageModel):
         )
         if adata is not None:
             model._order(adata)
-            check_counts(adata, model._layer_in(adata, None))
+            check_counts(adata, model_layer(adata, model.layer, None))
             model._adata = adata
         return model
 
@@ -392,10 +389,7 @@ class GeneVAE(ImageModel):
 def _positions(adata: AnnData, key: str) -> np.ndarray:
     if key not in adata.obsm:
         have = ", ".join(map(repr, adata.obsm)) or "none"
-        raise KeyError(
-            f"adata.obsm[{key!r}] is missing (there: {have}); GeneVAE needs the position of each spot. "
-            "Name the entry that holds x and y: spatial_key=..."
-        )
+        raise KeyError(f"adata.obsm[{key!r}] is missing (there: {have}); name the entry with x and y: spatial_key=...")
     found = sections_of(adata)
     if found.several:
         first = column(adata.obs, found.key).iloc[0]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from st_concepts._counts.check import _callers_level
+from st_concepts._counts.elsewhere import callers_level
 from st_concepts._counts.sparse import row_numbers
 from st_concepts._log import bar
 from st_concepts.models._spot.data import SpotData
@@ -184,7 +184,7 @@ def fit_module(
         warnings.warn(
             f"Fit interrupted in epoch {len(state.history)}; the state of epoch {state.best_epoch} is kept.",
             UserWarning,
-            stacklevel=_callers_level(),
+            stacklevel=callers_level(),
         )
     finally:
         shown.close()

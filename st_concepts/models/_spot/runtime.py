@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import nn
 
-from st_concepts._counts.check import _callers_level
+from st_concepts._counts.elsewhere import callers_level
 from st_concepts._log import in_notebook
 
 T = TypeVar("T")
@@ -119,7 +119,7 @@ class Plan:
                 f"This is one of {world} processes, but fit() uses one: each of them fits the whole model alone. Pass "
                 "devices (processes on each machine) and num_nodes to share the work.",
                 UserWarning,
-                stacklevel=_callers_level(),
+                stacklevel=callers_level(),
             )
 
     def _fabric(self) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from st_concepts._counts.check import _callers_level
+from st_concepts._counts.elsewhere import callers_level
 from st_concepts.models._spot.data import FIRM, SpotData
 from st_concepts.models._spot.module import SpotModule
 from st_concepts.models._spot.rows import SpotRows
@@ -81,7 +81,7 @@ def start_module(data: SpotData, options: StartOptions, device: torch.device) ->
             f"The spots vary along {rank} directions only, fewer than n_latent={options.n_latent}; the other latent "
             "dimensions stay unused. Are there duplicate spots?",
             UserWarning,
-            stacklevel=_callers_level(),
+            stacklevel=callers_level(),
         )
     warm_start(module, svd, proportions)
     module.to(device)
