@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts._counts.elsewhere import counts_elsewhere, refuse_minified
+from st_concepts._counts.elsewhere import callers_level, counts_elsewhere, refuse_minified
 from st_concepts._counts.layers import layer_names
 from st_concepts._counts.rows import iter_rows
 

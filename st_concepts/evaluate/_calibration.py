@@ -95,6 +95,9 @@ def calibration(
         y = np.where(members < 0, np.nan, members).astype(np.float64)
     else:
         y = scores(adata, concepts).to_numpy(dtype=np.float64)
+    unknown = [null for null in nulls if isinstance(null, str) and null not in NULLS]
+    if unknown:
+        raise ValueError(f"null={unknown[0]!r} is unknown; use {', '.join(map(repr, NULLS))}.")
     models = {NULLS.find(null).name: null_model(null, adata.n_obs, coords=coords, sections=sections) for null in nulls}
     rows = []
     for length, genes in _made_up(coords, sections, [0.0, *lengths], n_genes, smooth_share, seed):

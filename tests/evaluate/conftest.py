@@ -55,7 +55,7 @@ def make(encoder: LinearEncoder, n_obs: int = 80) -> SimpleNamespace:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         stc.tl.concepts(adata, encoder, groupby="layer")
-    stc.tl.saliency(adata, encoder, cache=False)
+    stc.tl.saliency(adata, encoder)
     made = stc.concepts.read_concepts(adata)
     x = X.toarray().astype(np.float64)
     weight, bias = (p.detach().numpy().astype(np.float64) for p in (encoder.weight, encoder.bias[0]))

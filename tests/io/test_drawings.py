@@ -220,7 +220,7 @@ def test_encodings_and_packing(tmp_path: Path) -> None:
         read(save(tmp_path / "c.geojson", text.encode("latin-1")))
     packed = gzip.compress(text.encode())
     for damaged in (packed[:-12], packed[:30] + b"\xff" * 20 + packed[50:], packed[:3], packed[:-8] + b"\0" * 8):
-        with pytest.raises(ValueError, match=r"d\.geojson\.gz is gzipped, but truncated or corrupt"):
+        with pytest.raises(ValueError, match=r"d\.geojson\.gz.* truncated or (damaged|corrupt)"):
             read(save(tmp_path / "d.geojson.gz", damaged))
 
 
