@@ -36,25 +36,25 @@ def size() -> int:
     return 1 if group is None else group.get_world_size()
 
 
-def mine(items: Iterable[T]) -> Iterator[T]:
+def shard(items: Iterable[T]) -> Iterator[T]:
     """Every `size`-th item beginning at `rank`: the share of this process, all of them where it is alone.
 
     Examples
     --------
-    >>> list(mine(range(3)))
+    >>> list(shard(range(3)))
     [0, 1, 2]
     """
     return islice(items, rank(), None, size())
 
 
-def my_rows(n_rows: int, step: int = 1) -> slice:
+def shard_rows(n_rows: int, step: int = 1) -> slice:
     """Contiguous share of ``n_rows`` rows, cut at multiples of ``step``; shares differ by at most ``step`` rows.
 
     Files are read in chunks of neighbouring rows, so a run of rows is a better share of them than every other batch.
 
     Examples
     --------
-    >>> my_rows(10)
+    >>> shard_rows(10)
     slice(0, 10, None)
     """
     steps = -(-n_rows // step)
@@ -62,7 +62,7 @@ def my_rows(n_rows: int, step: int = 1) -> slice:
     return slice(min(first * step, n_rows), min(last * step, n_rows))
 
 
-def all_sum(*arrays: np.ndarray) -> list[np.ndarray]:
+def all_reduce(*arrays: np.ndarray) -> list[np.ndarray]:
     """Sum of each array over the processes, float64, the same to the last bit in every process.
 
     Parameters
@@ -86,38 +86,6 @@ def all_sum(*arrays: np.ndarray) -> list[np.ndarray]:
     summed = total.cpu().numpy()
     ends = np.cumsum([p.size for p in parts])[:-1]
     return [s.reshape(p.shape) for s, p in zip(np.split(summed, ends), parts, strict=True)]
-
-
-def all_gather(values: np.ndarray) -> list[np.ndarray]:
-    """The array of every process in the order of their ranks; lengths of the first axis may differ.
-
-    Parameters
-    ----------
-    values
-        At least one-dimensional, of the same type and trailing shape in every process.
-    """
-    group = _group()
-    values = np.ascontiguousarray(values)
-    if group is None or group.get_world_size() == 1:
-        return [values]
-    import torch
-
-    device, n = _device(group), group.get_world_size()
-    length = torch.tensor([len(values)], dtype=torch.int64, device=device)
-    lengths = [torch.empty_like(length) for _ in range(n)]
-    group.all_gather(lengths, length)
-    rows = [int(one.item()) for one in lengths]
-    # bytes, since not every type has a counterpart; padded, since a collective wants equal lengths
-    row_bytes = values.dtype.itemsize * int(np.prod(values.shape[1:], dtype=np.int64))
-    sent = np.zeros(max(rows) * row_bytes, dtype=np.uint8)
-    sent[: values.nbytes] = values.reshape(-1).view(np.uint8)
-    own = torch.from_numpy(sent).to(device)
-    received = [torch.empty_like(own) for _ in range(n)]
-    group.all_gather(received, own)
-    return [
-        one.cpu().numpy()[: count * row_bytes].view(values.dtype).reshape(count, *values.shape[1:])
-        for one, count in zip(received, rows, strict=True)
-    ]
 
 
 def _device(group: Any) -> Any:

@@ -8,25 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from st_concepts._distributed import all_gather, all_sum, mine, my_rows, rank, size
+from st_concepts._distributed import all_reduce, rank, shard, shard_rows, size
 
 WORKER = """
 import sys
 import numpy as np
 import torch.distributed as dist
-from st_concepts._distributed import all_gather, all_sum, mine, my_rows, rank, size
+from st_concepts._distributed import all_reduce, rank, shard, shard_rows, size
 
 assert (rank(), size()) == (0, 1)
 who, out = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{out}/meeting", rank=who, world_size=2)
 assert (rank(), size()) == (who, 2)
-a, b = all_sum(np.full((2, 3), 0.1 + who, dtype=np.float32), np.arange(4) * (who + 1))
-gathered = all_gather(np.arange(6 * (who + 1), dtype=np.int16).reshape(-1, 2))
-flags = all_gather(np.array([who == 0, True]))
-empty = all_gather(np.zeros((who, 3)))
-rows = my_rows(10, step=4)
-np.savez(f"{out}/{who}.npz", a=a, b=b, g0=gathered[0], g1=gathered[1], flags=np.stack(flags), none=len(empty[0]),
-         one=len(empty[1]), mine=list(mine(iter(range(7)))), rows=np.arange(10)[rows])
+a, b = all_reduce(np.full((2, 3), 0.1 + who, dtype=np.float32), np.arange(4) * (who + 1))
+rows = shard_rows(10, step=4)
+np.savez(f"{out}/{who}.npz", a=a, b=b, shard=list(shard(iter(range(7)))), rows=np.arange(10)[rows])
 dist.destroy_process_group()
 """
 
@@ -62,17 +58,8 @@ def test_sums_over_two_processes(found):
         assert np.array_equal(one["b"], np.arange(4) * 3)
 
 
-def test_arrays_of_different_lengths_are_gathered(found):
-    for one in found:
-        assert one["g0"].dtype == np.int16
-        assert np.array_equal(one["g0"], np.arange(6).reshape(-1, 2))
-        assert np.array_equal(one["g1"], np.arange(12).reshape(-1, 2))
-        assert np.array_equal(one["flags"], [[True, True], [False, True]])
-        assert (one["none"], one["one"]) == (0, 1)
-
-
 def test_shares_are_disjoint_and_complete(found):
-    assert [one["mine"].tolist() for one in found] == [[0, 2, 4, 6], [1, 3, 5]]
+    assert [one["shard"].tolist() for one in found] == [[0, 2, 4, 6], [1, 3, 5]]
     assert np.concatenate([one["rows"] for one in found]).tolist() == list(range(10))
     assert all(len(one["rows"]) >= 4 for one in found)
 
@@ -80,11 +67,10 @@ def test_shares_are_disjoint_and_complete(found):
 def test_alone_everything_stays_as_it_is():
     x = np.arange(3, dtype=np.float32)
     assert (rank(), size()) == (0, 1)
-    assert list(mine("abc")) == ["a", "b", "c"]
-    assert my_rows(7, 3) == slice(0, 7)
-    assert all_sum(x)[0] is x
-    assert all_sum() == []
-    assert np.array_equal(all_gather(x)[0], x)
+    assert list(shard("abc")) == ["a", "b", "c"]
+    assert shard_rows(7, 3) == slice(0, 7)
+    assert all_reduce(x)[0] is x
+    assert all_reduce() == []
 
 
 def test_torch_is_not_imported_to_find_out():

@@ -13,7 +13,7 @@ from anndata import AnnData
 from st_concepts._counts.check import check_block, count_matrix
 from st_concepts._counts.features import log_normalize, sizes
 from st_concepts._counts.rows import iter_rows
-from st_concepts._distributed import all_sum
+from st_concepts._distributed import all_reduce
 
 _ROWS = 4096
 
@@ -89,7 +89,7 @@ class Expression:
                     raise
                 other += 1
             totals[rows] = sizes(block)
-        totals, found = all_sum(totals, np.array([other]))
+        totals, found = all_reduce(totals, np.array([other]))
         return cls(adata, layer, target_sum, not found[0], totals)
 
     @property
@@ -148,7 +148,7 @@ class SideSums:
         One count spread over all spots is added on both sides of the ratio, so that genes seen on one side only stay
         finite. Each float64 ``(n_concepts, n_vars)``.
         """
-        linear, seen = all_sum(self.linear, self.seen)
+        linear, seen = all_reduce(self.linear, self.seen)
         size = np.maximum(self.sides.sum(0), 1)
         (mean_in, mean_out), (seen_in, seen_out) = (np.split((v / size).T, 2) for v in (linear, seen))
         eps = 1.0 / self.n_obs

@@ -12,7 +12,7 @@ T = TypeVar("T")
 _END = object()
 
 
-def read_ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
+def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
     """The items in their order, up to ``depth`` of them made while the consumer works on the one before.
 
     One thread only ever runs the iterator, so what it reads from need not be thread-safe. What it raises is raised
@@ -20,7 +20,7 @@ def read_ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
 
     Examples
     --------
-    >>> list(read_ahead(range(4)))
+    >>> list(prefetch(range(4)))
     [0, 1, 2, 3]
     """
     source = iter(items)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from st_concepts._counts.prefetch import read_ahead
+from st_concepts._counts.prefetch import prefetch
 from st_concepts._counts.windows import read_slice, windows
-from st_concepts._distributed import my_rows
+from st_concepts._distributed import shard_rows
 
 
 def as_csr(block: Any, dtype: np.typing.DTypeLike = np.float32) -> sp.csr_matrix:
@@ -68,7 +68,7 @@ def iter_rows(X: Any, batch_size: int, *, share: bool = False) -> Iterator[tuple
     [(2, 5), (2, 5), (1, 5)]
     """
     n_obs = X.shape[0]
-    span = my_rows(n_obs, batch_size) if share else slice(0, n_obs)
+    span = shard_rows(n_obs, batch_size) if share else slice(0, n_obs)
     if in_memory(X):
         if sp.issparse(X) and X.format not in ("csr", "coo"):  # slicing rows of CSC walks the whole matrix each time
             X = X.tocsr()
@@ -76,7 +76,7 @@ def iter_rows(X: Any, batch_size: int, *, share: bool = False) -> Iterator[tuple
             rows = slice(start, min(start + batch_size, span.stop))
             yield rows, as_csr(X[rows])
         return
-    with closing(read_ahead(as_csr(block) for block in windows(X, span))) as blocks:
+    with closing(prefetch(as_csr(block) for block in windows(X, span))) as blocks:
         yield from _recut(blocks, span, batch_size)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts._distributed import all_sum, size
+from st_concepts._distributed import all_reduce, size
 from st_concepts._names import as_name, as_names
 from st_concepts._slots import KEYS
 from st_concepts.attribution._baselines import profile_baseline
@@ -111,7 +111,7 @@ class Explained(Section):
         for rows, features, _, _ in self.batches(share=True):
             part = weights[:, rows]
             total += (features.T @ part.T).T if sp.issparse(features) else part @ features
-        (total,) = all_sum(total)
+        (total,) = all_reduce(total)
         mean = total / weights.sum(1, keepdims=True)
         return np.tile(mean, (len(chosen), 1)) if shared else mean
 

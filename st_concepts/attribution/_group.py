@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from st_concepts._distributed import all_sum
+from st_concepts._distributed import all_reduce
 from st_concepts.attribution._inputs import check_baseline, check_codes, check_features
 from st_concepts.attribution._methods.base import Method, Options, Pass
 from st_concepts.attribution._registry import get_method
@@ -256,7 +256,7 @@ class GroupSums:
 
     def add_up(self) -> None:
         """Sums over all processes."""
-        self.weight, self.hidden, self.genes, self.latent_difference, *self.reference_hidden = all_sum(
+        self.weight, self.hidden, self.genes, self.latent_difference, *self.reference_hidden = all_reduce(
             self.weight, self.hidden, self.genes, self.latent_difference, *self.reference_hidden
         )
 

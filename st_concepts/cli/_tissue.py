@@ -37,4 +37,6 @@ def check_tissue(adata: AnnData, settings: Settings, *, drawn: bool) -> list[str
         complain("note", one_line(ValueError(remark)))
     if found.several:
         say(f"sections: {found}")
+        if found.how != "given":
+            complain("note", f"sections are told apart by obs[{found.key!r}]; --section-key names another column.")
     return remarks

@@ -18,7 +18,7 @@ from st_concepts._counts.elsewhere import counts_elsewhere, model_layer
 from st_concepts._counts.features import sizes
 from st_concepts._counts.rows import iter_rows
 from st_concepts._counts.sparse import sparse_product
-from st_concepts._distributed import all_sum, my_rows
+from st_concepts._distributed import all_reduce, shard_rows
 from st_concepts.models._encoder import Encoder, FeatureMatrix
 
 BATCH_SIZE = 1024
@@ -137,7 +137,7 @@ class Section:
         index = align_genes(names, self.encoder.var_names)
         codes = self.encoder.codes(adata.obs)
         where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-        own = my_rows(adata.n_obs, batch_size)
+        own = shard_rows(adata.n_obs, batch_size)
         nothing = [(slice(0, 0), sp.csr_matrix((0, adata.n_vars), dtype=np.float32))]
         for rows, block in nothing if share and own.start == own.stop else iter_rows(X, batch_size, share=share):
             check_block(block, names, where, lambda: counts_elsewhere(adata, layer))
@@ -162,7 +162,7 @@ class Section:
             means = embed_batch(self.encoder, features, codes)
             latent[rows] = np.where(totals[rows, None] > 0, means, np.float32(0))
         if share:
-            latent, totals = all_sum(latent, totals)  # zero but in the rows of one process, so nothing is rounded
+            latent, totals = all_reduce(latent, totals)  # zero but in the rows of one process, so nothing is rounded
         return Embedding(latent.astype(np.float32, copy=False), totals, informative(totals))
 
     @property

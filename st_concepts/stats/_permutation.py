@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri_exp
 from scipy.stats import t
 
-from st_concepts._distributed import all_sum
+from st_concepts._distributed import all_reduce
 from st_concepts.stats._graph import section_codes
 from st_concepts.stats._null import Counter, Hits, NullModel, dense, register
 from st_concepts.stats._sums import Matrix, RowStream, Sums
@@ -202,7 +202,7 @@ class ShuffleCounter(Counter):
                     if first < last:
                         products += block[keep[first:last] - rows.start].astype(np.float64).T @ placed[first:last]
                 if X.shared:
-                    (products,) = all_sum(products)
+                    (products,) = all_reduce(products)
                 # a gene that does not vary has no covariance, whatever rounding makes of it
                 found += (np.abs(products) * varies[:, None] >= limit[:, None]).sum(axis=1)
             return found

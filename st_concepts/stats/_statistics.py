@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from st_concepts._distributed import all_sum, rank, size
+from st_concepts._distributed import all_reduce, rank, size
 from st_concepts.stats._null import Counter, Hits, NullModel
 from st_concepts.stats._permutation import PermutationNull
 from st_concepts.stats._sums import RowStream, Sums, accumulate
@@ -205,7 +205,7 @@ def _fill_range(job: Job, sums: Sums, genes: slice, n_null: int, counter: Counte
         part = Genes.from_coefficients(at, target, cross[:, local], ss[local], total[local], b)
         fill(target, part, n_null, counter and counter.hits(b, part.varies), job.out, job.empirical)
     if shared:
-        for values, known in zip(written, all_sum(*(v[genes, target.concepts] for v in written)), strict=True):
+        for values, known in zip(written, all_reduce(*(v[genes, target.concepts] for v in written)), strict=True):
             values[genes, target.concepts] = known
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from st_concepts._distributed import all_sum
+from st_concepts._distributed import all_reduce
 
 Matrix = NDArray | sp.sparray | sp.spmatrix
 
@@ -123,7 +123,7 @@ class Sums:
     def finish(self, *, shared: bool) -> None:
         """After the last batch: sums over the processes."""
         if shared:
-            for held, total in zip(self.arrays(), all_sum(*self.arrays()), strict=True):
+            for held, total in zip(self.arrays(), all_reduce(*self.arrays()), strict=True):
                 held[...] = total
 
     def coefficients(self, genes: slice) -> NDArray[np.float64] | None:

@@ -12,7 +12,7 @@ import zarr
 from anndata.io import sparse_dataset, write_elem
 
 from st_concepts._counts import windows as _windows
-from st_concepts._counts.prefetch import read_ahead
+from st_concepts._counts.prefetch import prefetch
 from st_concepts._counts.rows import in_memory, iter_rows, read_rows
 
 SHAPE = (57, 13)
@@ -168,7 +168,7 @@ def test_what_the_reader_raises_is_raised_where_the_batches_are_used():
         yield 1
         raise OSError("disk gone")
 
-    found = read_ahead(items())
+    found = prefetch(items())
     assert next(found) == 1
     with pytest.raises(OSError, match="disk gone"):
         next(found)
@@ -184,7 +184,7 @@ def test_stopping_early_ends_the_thread_and_closes_the_source():
         finally:
             closed.append(True)
 
-    found = read_ahead(items())
+    found = prefetch(items())
     assert next(found) == 0
     assert reading_threads()
     found.close()
@@ -194,7 +194,7 @@ def test_stopping_early_ends_the_thread_and_closes_the_source():
 
 def test_no_more_than_the_depth_is_read_ahead():
     made = []
-    found = read_ahead((made.append(i) or i for i in range(50)), depth=2)
+    found = prefetch((made.append(i) or i for i in range(50)), depth=2)
     assert next(found) == 0
     time.sleep(0.05)
     assert len(made) <= 3
@@ -210,7 +210,7 @@ def test_the_next_item_is_made_while_this_one_is_used():
         made.set()
         yield 1
 
-    found = read_ahead(items())
+    found = prefetch(items())
     next(found)
     go.set()
     assert made.wait(10)  # without asking for the next item

@@ -24,15 +24,15 @@ import st_concepts as stc
 if __name__ == "__main__":
     out, strategy, streamed = sys.argv[1], sys.argv[2], sys.argv[3] == "streamed"
     if streamed:
-        from st_concepts.models import _spot_data
-        _spot_data.KEPT, _spot_data.BLOCK, _spot_data.SAMPLE = 0, 16, 50
+        from st_concepts.models._spot import data
+        data.KEPT, _spot_data.BLOCK, _spot_data.SAMPLE = 0, 16, 50
     adata = stc.datasets.simulated_bulb(n_obs=1600, n_vars=120, seed=0)
     model = stc.SpotVAE(adata, n_latent=4, n_hidden=16)
     model.fit(max_epochs=2, batch_size=31, device="cpu", devices=2, strategy=strategy, progress=False)
-    from st_concepts import _distributed as _processes
-    if _processes.rank() == 0:
+    from st_concepts._distributed import rank, size
+    if rank() == 0:
         model.save(out)
-    print("done", _processes.rank(), _processes.size(), model.fingerprint)
+    print("done", rank(), size(), model.fingerprint)
 """
 
 

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from st_concepts import _distributed as _processes
 from st_concepts._counts.check import check_block
 from st_concepts._counts.features import sizes
-from st_concepts._counts.prefetch import read_ahead
+from st_concepts._counts.prefetch import prefetch
 from st_concepts._counts.rows import iter_rows, read_rows
+from st_concepts._distributed import shard
 from st_concepts.models._spot.histogram import CountHistogram, HistogramBuilder
 from st_concepts.models._spot.rows import SpotRows, concatenate
 from st_concepts.models._spot.thin import second_part, with_values
@@ -208,11 +208,11 @@ class SpotData:
         """All spots in their order, in blocks; of several processes, each gets its ``share`` of them."""
         if self._kept is not None:
             starts = range(0, self.n_obs, BLOCK)
-            for start in _processes.mine(starts) if share else starts:
+            for start in shard(starts) if share else starts:
                 yield self._kept.cut(start, min(start + BLOCK, self.n_obs))
             return
         read = iter_rows(self.source.X, BLOCK, share=share)
-        with closing(read_ahead(self._again(rows, raw) for rows, raw in read)) as parts:
+        with closing(prefetch(self._again(rows, raw) for rows, raw in read)) as parts:
             yield from parts
 
     def ordered(self, rng: np.random.Generator, batch_size: int, skip: int = 0) -> Iterator[SpotRows]:
@@ -236,7 +236,7 @@ class SpotData:
                 plan.append((group, order, skip))
             skip = max(skip - n_batches, 0)
         made = ((concatenate([self._read(b) for b in group]), order, first) for group, order, first in plan)
-        with closing(read_ahead(made, depth=1)) as buffers:
+        with closing(prefetch(made, depth=1)) as buffers:
             for rows, order, first in buffers:
                 yield from _batches(rows, order, batch_size, first)
 

@@ -20,7 +20,7 @@ from st_concepts.models._spot.histogram import CountHistogram
 from st_concepts.models._spot.likelihood import nb_rest
 from st_concepts.models._spot.module import SpotModule
 from st_concepts.models._spot.rows import Batch, use_sparse
-from st_concepts.models._spot.runtime import Alone, Runtime
+from st_concepts.models._spot.runtime import Runtime, SingleProcess
 from st_concepts.models._spot.state import Checkpoints, FitState
 
 _THETA_RATE = 20.0
@@ -144,7 +144,7 @@ def fit_module(
     One record per epoch, ``epoch``, ``train_loss`` (NaN at 0), ``validation_nll`` (NaN without held-out counts), and
     the epoch whose state was kept.
     """
-    runtime = runtime or Alone(module.encoder_weight.device)
+    runtime = runtime or SingleProcess(module.encoder_weight.device)
     if options.max_epochs == 0 and checkpoints is None:  # an optimizer costs a second of imports
         module.eval()
         return [{"epoch": 0, "train_loss": math.nan, "validation_nll": held_out_nll(module, data)}], 0

@@ -35,7 +35,7 @@ class Runtime(Protocol):
 
 
 @dataclass(frozen=True)
-class Alone:
+class SingleProcess:
     """One process, one device, nothing wrapped."""
 
     device: torch.device
@@ -55,7 +55,7 @@ class Alone:
         return value
 
 
-class Together:
+class MultiProcess:
     """The processes of a launched ``lightning_fabric.Fabric``."""
 
     def __init__(self, fabric: Any) -> None:
@@ -102,7 +102,7 @@ class Plan:
         """
         if self.alone:
             self._warn_if_launched()
-            return function(Alone(self.device), *args)
+            return function(SingleProcess(self.device), *args)
         if in_notebook() and (self.num_nodes > 1 or (isinstance(self.devices, int) and self.devices > 1)):
             # Fabric would fork the kernel, whose threads are then dead in the other processes: they hang
             raise ValueError(
@@ -154,4 +154,4 @@ class _Work:
         self.function, self.args = function, args
 
     def __call__(self, fabric: Any) -> Any:
-        return self.function(Together(fabric), *self.args)
+        return self.function(MultiProcess(fabric), *self.args)

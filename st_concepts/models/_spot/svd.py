@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 
 from st_concepts._counts.sparse import SparseRows
-from st_concepts._distributed import all_sum
+from st_concepts._distributed import all_reduce
 from st_concepts.models._spot.histogram import CountHistogram
 from st_concepts.models._spot.module import SpotModule
 
@@ -154,7 +154,7 @@ def _power_iteration(
             for s in np.unique(codes):
                 by_section[s] += y[codes == s].sum(0)
         if shared:
-            acc, by_section = all_sum(acc, by_section)
+            acc, by_section = all_reduce(acc, by_section)
         acc = acc - means.T @ by_section
     return q, acc
 
