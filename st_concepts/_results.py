@@ -56,7 +56,7 @@ def writes(function: Callable[P, Result]) -> Callable[P, AnnData | None]:
     Raises
     ------
     ValueError
-        ``copy=True`` of an AnnData whose matrix stays on the disk.
+        A view of a backed AnnData, or ``copy=True`` of one whose matrix stays on the disk.
     """
     signature = inspect.signature(function)
 
@@ -64,7 +64,7 @@ def writes(function: Callable[P, Result]) -> Callable[P, AnnData | None]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> AnnData | None:
         given = signature.bind(*args, **kwargs).arguments
         adata, copy = given["adata"], given.get("copy", False)
-        check_copy(adata, copy)
+        check_writable(adata, copy)
         result = function(*args, **kwargs)
         out = adata.copy() if copy else adata
         result.write(out)
@@ -76,18 +76,24 @@ def writes(function: Callable[P, Result]) -> Callable[P, AnnData | None]:
     return wrapper
 
 
-def check_copy(adata: AnnData, copy: bool) -> None:
-    """Raise where a copy is asked for that cannot be made.
+def check_writable(adata: AnnData, copy: bool) -> None:
+    """Raise where results cannot be written, or a copy is asked for that cannot be made.
 
     Raises
     ------
     ValueError
-        The matrix stays on the disk (backed, or a `sparse_dataset`); lazy ones of dask can be copied.
+        A view of a backed AnnData; or with ``copy`` a matrix that stays on the disk (backed, or a `sparse_dataset`;
+        lazy ones of dask can be copied).
     """
-    if not copy or not isinstance(adata, AnnData):
+    if not isinstance(adata, AnnData):
         return
-    held = [x for x in (adata.X, *layers_of(adata).values()) if x is not None]
-    if adata.isbacked or not all(hasattr(x, "copy") for x in held):
+    if adata.is_view and adata.isbacked:
+        raise ValueError(
+            "This AnnData is a view of one whose matrix stays on the disk, and nothing can be written into it. Load "
+            "the part first: adata = adata.to_memory()."
+        )
+    held = [x for x in (adata.X, *layers_of(adata).values()) if x is not None] if copy else []
+    if copy and (adata.isbacked or not all(hasattr(x, "copy") for x in held)):
         raise ValueError(
             "copy=True cannot copy an AnnData whose matrix stays on the disk. Leave copy out: results go into the "
             "AnnData in memory, not into its file, until adata.write_h5ad(new). Or load it first: adata.to_memory()."
