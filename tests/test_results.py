@@ -48,7 +48,7 @@ def test_nothing_is_written_before_all_is_there(adata) -> None:
     assert "old" in adata.obs
 
 
-@pytest.mark.parametrize("name", [n for n in stc.tl.__all__])
+@pytest.mark.parametrize("name", list(stc.tl.__all__))
 def test_a_view_of_backed_data_is_refused_before_the_work(adata, tmp_path, name) -> None:
     path = tmp_path / "a.h5ad"
     adata.write_h5ad(path)
