@@ -12,7 +12,7 @@ from anndata import AnnData
 from st_concepts._counts.expression import Expression, SideSums
 from st_concepts._counts.frames import as_frame
 from st_concepts._counts.positions import positions
-from st_concepts._counts.sections import sections_of
+from st_concepts._counts.sections import Sections, sections_of
 from st_concepts._distributed import size
 from st_concepts._names import check_filled
 from st_concepts._results import Result, writes
@@ -171,21 +171,28 @@ def rank_genes_concepts(
         agreed=agreed,
         params={
             "method": method,
-            "null": model_null.name,
             "n_null": int(n_null),
             "seed": int(seed),
-            "target": np.array(targets.kinds, dtype=object),
-            "score_auroc": np.nan_to_num(targets.separation, nan=-1.0),
-            "section_key": found.key,
-            "section_source": found.how,
-            "graph_key": graph_key or "",
-            "graph": "none" if not model_null.needs_positions else "obsp" if graph_key is not None else "coordinates",
             "concepts_key": concepts_key,
             "saliency_key": saliency_key,
         }
+        | _how(targets, model_null, found, graph_key)
         | ({} if layer is None else {"layer": layer}),
     )
     return ranking.result(adata, key_added or concept_slot(KEYS.RANK, concepts_key))
+
+
+def _how(targets: Targets, null: NullModel, found: Sections, graph_key: str | None) -> dict[str, Any]:
+    """What was tested against what, in a form that files keep."""
+    return {
+        "null": null.name,
+        "target": np.array(targets.kinds, dtype=object),
+        "score_auroc": np.nan_to_num(targets.separation, nan=-1.0),
+        "section_key": found.key,
+        "section_source": found.how,
+        "graph_key": graph_key or "",
+        "graph": "none" if not null.needs_positions else "obsp" if graph_key is not None else "coordinates",
+    }
 
 
 def _stream(data: Expression, sides: SideSums, *, hold: bool) -> RowStream:
