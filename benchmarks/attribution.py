@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from benchmarks._common import Measured, environment, measured, table, write_json
-from st_concepts.attribution import group_attributions, iter_batches, other_groups_baselines
+from st_concepts.attribution import group_attributions, iter_batches
 from st_concepts.models._encoder import Encoder, FirstLayer
 from st_concepts.models._spot.module import SpotModule
 
@@ -149,7 +149,8 @@ def compare(
     groups = rng.integers(0, args.concepts, x.shape[0])
     vectors = rng.normal(size=(args.concepts, encoder.n_latent))
     kw: dict[str, Any] = {"method": method}
-    baselines = other_groups_baselines(x, groups[:, None] == np.arange(args.concepts))
+    others = groups[:, None] != np.arange(args.concepts)
+    baselines = (x.T @ others / others.sum(0)).T
     if method == "integrated_gradients":
         kw["baselines"] = baselines
     pairs = {"concepts": vectors, "paired": True}

@@ -18,39 +18,9 @@ from st_concepts._distributed import all_reduce
 _ROWS = 4096
 
 
-def counts_of(adata: AnnData, layer: str | None) -> sp.csr_matrix | None:
-    """Counts as CSR, or `None` where ``adata.X`` was log-normalised after the model was fitted.
-
-    Raises
-    ------
-    ValueError
-        Neither counts nor, by the mark that ``sc.pp.log1p`` leaves in ``uns``, log-normalised.
-    """
-    names = pd.Index(adata.var_names.astype(str))
-    where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-    blocks = []
-    for _, block in iter_rows(count_matrix(adata, layer), _ROWS):
-        try:
-            check_block(block, names, where)
-        except ValueError:
-            if layer is None and "log1p" in adata.uns and np.isfinite(block.data).all() and not (block.data < 0).any():
-                return None
-            raise
-        blocks.append(block)
-    return sp.vstack(blocks, format="csr")
-
-
-def expression(adata: AnnData, layer: str | None, target_sum: float) -> tuple[sp.csr_matrix, sp.csr_matrix | None]:
-    """Log-normalised expression, float32 CSR ``(n_obs, n_vars)``, and the counts behind it where there are any."""
-    counts = counts_of(adata, layer)
-    if counts is None:
-        return sp.vstack([b for _, b in iter_rows(adata.X, _ROWS)], format="csr"), None
-    return log_normalize(counts, target_sum), counts
-
-
 @dataclass(frozen=True)
 class Expression:
-    """Log-normalised expression that is read in batches, never held; with several processes each reads its share.
+    """Log-normalised expression that is read in batches; where several processes share the work, each reads its part.
 
     Attributes
     ----------
@@ -60,6 +30,8 @@ class Expression:
         `False` where ``adata.X`` was log-normalised after the model was fitted.
     totals
         Sum of each spot, of counts or else of X, float64 ``(n_obs,)``.
+    share
+        Whether processes share the rows; otherwise this one reads all.
     """
 
     adata: AnnData
@@ -67,9 +39,10 @@ class Expression:
     target_sum: float
     is_counts: bool
     totals: np.ndarray
+    share: bool = True
 
     @classmethod
-    def open(cls, adata: AnnData, layer: str | None, target_sum: float) -> Expression:
+    def open(cls, adata: AnnData, layer: str | None, target_sum: float, *, share: bool = True) -> Expression:
         """Look at every value once.
 
         Raises
@@ -81,7 +54,7 @@ class Expression:
         where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
         marked = layer is None and "log1p" in adata.uns
         totals, other = np.zeros(adata.n_obs), 0
-        for rows, block in iter_rows(count_matrix(adata, layer), _ROWS, share=True):
+        for rows, block in iter_rows(count_matrix(adata, layer), _ROWS, share=share):
             try:
                 check_block(block, names, where)
             except ValueError:
@@ -89,8 +62,9 @@ class Expression:
                     raise
                 other += 1
             totals[rows] = sizes(block)
-        totals, found = all_reduce(totals, np.array([other]))
-        return cls(adata, layer, target_sum, not found[0], totals)
+        if share:
+            totals, (other,) = all_reduce(totals, np.array([other]))
+        return cls(adata, layer, target_sum, not other, totals, share)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -99,8 +73,12 @@ class Expression:
 
     def read(self) -> Iterator[tuple[slice, sp.csr_matrix]]:
         """Rows and float32 CSR of consecutive batches, those of this process."""
-        for rows, block in iter_rows(count_matrix(self.adata, self.layer), _ROWS, share=True):
+        for rows, block in iter_rows(count_matrix(self.adata, self.layer), _ROWS, share=self.share):
             yield rows, log_normalize(block, self.target_sum, size=self.totals[rows]) if self.is_counts else block
+
+    def matrix(self) -> sp.csr_matrix:
+        """All rows, float32 CSR ``(n_obs, n_vars)``, held."""
+        return sp.vstack([block for _, block in self.read()], format="csr")
 
 
 class SideSums:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from st_concepts.attribution._baselines import (
-    group_baseline,
-    group_means,
-    mean_baseline,
-    other_groups_baselines,
-    profile_baseline,
-    zero_baseline,
-)
 from st_concepts.attribution._explain import Explanation, explain
 from st_concepts.attribution._explained import Baseline as Baseline
 from st_concepts.attribution._explained import Explained as Explained
 from st_concepts.attribution._explained import mean_gradient as mean_gradient
 from st_concepts.attribution._group import group_attributions
 from st_concepts.attribution._inputs import modules_of as modules_of
+from st_concepts.attribution._inputs import profile_baseline
 from st_concepts.attribution._methods.base import METHODS, Method, Options, Pass, register
 from st_concepts.attribution._methods.forms import FORMS, Form
 from st_concepts.attribution._registry import get_method, methods_table
@@ -37,14 +30,9 @@ __all__ = [
     "explain",
     "get_method",
     "group_attributions",
-    "group_baseline",
-    "group_means",
     "iter_batches",
-    "mean_baseline",
     "methods_table",
-    "other_groups_baselines",
     "profile_baseline",
     "register",
     "spot_attributions",
-    "zero_baseline",
 ]

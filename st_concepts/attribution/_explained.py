@@ -14,8 +14,8 @@ from anndata import AnnData
 from st_concepts._distributed import all_reduce, size
 from st_concepts._names import as_name, as_names
 from st_concepts._slots import KEYS
-from st_concepts.attribution._baselines import profile_baseline
 from st_concepts.attribution._group import group_attributions
+from st_concepts.attribution._inputs import profile_baseline
 from st_concepts.attribution._methods.base import Method, Options
 from st_concepts.attribution._result import Batch, GroupAttribution
 from st_concepts.concepts import ConceptSet, Membership, membership, read_concepts

@@ -52,7 +52,7 @@ def group_attributions(
         Give group ``k`` concept ``k`` only: one backward pass where the latent dimensions take ``n_latent``.
     baselines
         For path methods, `deeplift` and `occlusion`: ``(n_vars,)`` for all groups or ``(n_groups, n_vars)``, in units
-        of the features; `None` is zero. See `other_groups_baselines`, `mean_baseline`, `group_baseline`.
+        of the features; `None` is zero.
     references
         For `expected_gradients`: features of reference spots ``(n_references, n_vars)``, or one such matrix per group.
     options

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
 from torch import nn
@@ -153,3 +154,29 @@ def modules_of(encoder: Encoder | nn.Module) -> list[nn.Module]:
     found = [value for value in vars(encoder).values() if isinstance(value, nn.Module)]
     layer = encoder.first_layer
     return found if layer is None else [*found, layer.rest]
+
+
+def profile_baseline(profile: pd.Series | np.ndarray, var_names: pd.Index) -> np.ndarray:
+    """A user's own profile in the order of ``var_names``, float64 ``(n_vars,)``.
+
+    Parameters
+    ----------
+    profile
+        A series by gene name (genes that the model lacks are ignored), or an array already in order.
+    var_names
+        Names of the encoder's features.
+
+    Raises
+    ------
+    ValueError
+        If genes of the model are missing from the series, the length is wrong or a value is not finite.
+    """
+    if isinstance(profile, pd.Series):
+        missing = var_names[~var_names.isin(profile.index)]
+        if len(missing):
+            raise ValueError(
+                f"The baseline profile lacks {len(missing)} of the model's {len(var_names)} genes, "
+                f"for example {', '.join(map(str, missing[:5]))}. Fill them in, with 0 where they are not expressed."
+            )
+        profile = profile[~profile.index.duplicated()].reindex(var_names).to_numpy()
+    return check_baseline(profile, len(var_names))

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from st_concepts import evaluate, get
-from st_concepts._counts.expression import expression
+from st_concepts._counts.expression import Expression
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import sections_of
 from st_concepts._slots import KEYS
@@ -121,7 +121,8 @@ def agreement(adata: AnnData, made: ConceptSet, seed: int, section_key: str | No
     KeyError, ValueError
         The result has no counts.
     """
-    x, _ = expression(adata, str(made.params.get("layer") or "") or None, float(made.params["target_sum"]))
+    layer = str(made.params.get("layer") or "") or None
+    x = Expression.open(adata, layer, float(made.params["target_sum"]), share=False).matrix()
     target = _targets(adata, made)
     parts, halves = _parts(adata, target, seed, section_key)
     if parts is None:

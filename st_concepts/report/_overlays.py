@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from st_concepts import get
-from st_concepts._counts.expression import expression
+from st_concepts._counts.expression import Expression
 from st_concepts._counts.images import TissueImage
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import Sections
@@ -122,7 +122,8 @@ def _expression(
     wanted = list(dict.fromkeys(g for names in genes.values() for g in names))
     at = adata.var_names.astype(str).get_indexer(wanted)
     try:
-        x, _ = expression(adata, str(made.params.get("layer") or "") or None, float(made.params["target_sum"]))
+        layer = str(made.params.get("layer") or "") or None
+        x = Expression.open(adata, layer, float(made.params["target_sum"]), share=False).matrix()
     except (KeyError, ValueError):
         return []  # a result without its counts still has scores and tables
     columns = sp.csc_matrix(x)[rows][:, at]

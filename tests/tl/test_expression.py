@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from st_concepts._counts import expression as _expression
-from st_concepts._counts.expression import Expression, SideSums, expression
+from st_concepts._counts.expression import Expression, SideSums
 
 
 @pytest.fixture
@@ -20,10 +20,13 @@ def section(monkeypatch) -> AnnData:
 
 def test_batches_are_the_matrix(section):
     data = Expression.open(section, None, 20.0)
-    whole, counts = expression(section, None, 20.0)
+    counts = section.X.toarray().astype(np.float64)
+    totals = counts.sum(1, keepdims=True)
     assert data.is_counts
-    assert np.array_equal(data.totals, np.asarray(counts.sum(1)).ravel())
-    assert (sp.vstack([b for _, b in data.read()], format="csr") != whole).nnz == 0
+    assert np.array_equal(data.totals, totals.ravel())
+    np.testing.assert_allclose(data.matrix().toarray(), np.log1p(counts / np.maximum(totals, 1) * 20.0), rtol=1e-6)
+    alone = Expression.open(section, None, 20.0, share=False)
+    assert (alone.matrix() != data.matrix()).nnz == 0
 
 
 def test_log_normalised_values_are_taken_as_they_are(section):
@@ -44,7 +47,7 @@ def test_sides_are_summed_up_in_the_first_pass_only(section):
     inside = rng.random((40, 3)) < 0.4
     outside = ~inside & (rng.random((40, 3)) < 0.7)
     data = Expression.open(section, None, 20.0)
-    x, counts = expression(section, None, 20.0)
+    x, counts = data.matrix(), section.X
     sides = SideSums(inside, outside, 12)
     read = sides.watching(data.read)
     for _ in range(2):
