@@ -94,7 +94,7 @@ class Registry(Mapping[str, T], Generic[T]):
             return self[name]
         close = difflib.get_close_matches(str(name).lower().replace("-", "_").replace(" ", "_"), self, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown {self.what} {name!r}.{hint} Available, choose one of: {', '.join(map(repr, self))}.")
+        raise ValueError(f"Unknown {self.what} {name!r}.{hint} Available: {', '.join(self)}; choose one of them.")
 
     def _fits(self, thing: object) -> bool:
         if self._classes:

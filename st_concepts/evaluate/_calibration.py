@@ -14,7 +14,7 @@ from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import sections_of
 from st_concepts._slots import KEYS
 from st_concepts.concepts import membership, read_concepts, scores
-from st_concepts.stats import NULLS, NullModel, association_test, null_model
+from st_concepts.stats import NullModel, association_test, find_null, null_model
 
 _WAVES = 64  # random Fourier features a field
 
@@ -95,10 +95,7 @@ def calibration(
         y = np.where(members < 0, np.nan, members).astype(np.float64)
     else:
         y = scores(adata, concepts).to_numpy(dtype=np.float64)
-    unknown = [null for null in nulls if isinstance(null, str) and null not in NULLS]
-    if unknown:
-        raise ValueError(f"null={unknown[0]!r} is unknown; use {', '.join(map(repr, NULLS))}.")
-    models = {NULLS.find(null).name: null_model(null, adata.n_obs, coords=coords, sections=sections) for null in nulls}
+    models = {find_null(null).name: null_model(null, adata.n_obs, coords=coords, sections=sections) for null in nulls}
     rows = []
     for length, genes in _made_up(coords, sections, [0.0, *lengths], n_genes, smooth_share, seed):
         for name, null in models.items():

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from st_concepts.stats._fdr import fdr_bh
-from st_concepts.stats._null import NULLS, NullModel, null_model
+from st_concepts.stats._null import NullModel, find_null, null_model
 from st_concepts.stats._statistics import Job, Target, run
 from st_concepts.stats._sums import Matrix, RowStream
 
@@ -172,7 +172,7 @@ class Plan:
         if n_null < 0:
             raise ValueError(f"n_null must not be negative; got {n_null}.")
         if not isinstance(null, NullModel):
-            if NULLS.find(null).needs_positions:
+            if find_null(null).needs_positions:
                 raise ValueError(
                     f"null must be a null model or 'none'; got {null!r}. See moran_null and permutation_null."
                 )

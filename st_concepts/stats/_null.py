@@ -150,6 +150,19 @@ NULLS: Registry[type[NullModel]] = Registry(
 register = NULLS.register
 
 
+def find_null(null: str | type[NullModel]) -> type[NullModel]:
+    """The class of null model of that name.
+
+    Raises
+    ------
+    ValueError
+        There is none; the message lists the names.
+    """
+    if isinstance(null, str) and null not in NULLS:
+        raise ValueError(f"null={null!r} is unknown; choose one of: {', '.join(map(repr, NULLS))}.")
+    return NULLS.find(null)
+
+
 def null_model(
     null: str | type[NullModel] | NullModel,
     n_obs: int,
@@ -171,7 +184,7 @@ def null_model(
     'permutation'
     """
     if not isinstance(null, NullModel):
-        return NULLS.find(null).build(n_obs, coords=coords, sections=sections, graph=graph)
+        return find_null(null).build(n_obs, coords=coords, sections=sections, graph=graph)
     if null.n_obs != n_obs:
         raise ValueError(f"The null model was built for {null.n_obs} spots, the data have {n_obs}.")
     return null

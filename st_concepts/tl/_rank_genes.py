@@ -20,7 +20,6 @@ from st_concepts._slots import KEYS, concept_slot
 from st_concepts.concepts import DOUBT_ABOVE, ConceptView
 from st_concepts.models import informative
 from st_concepts.stats import (
-    NULLS,
     TARGETS,
     AssociationResult,
     NullModel,
@@ -28,6 +27,7 @@ from st_concepts.stats import (
     Targets,
     association_by_section,
     association_test,
+    find_null,
     null_model,
 )
 from st_concepts.tl._ranking import Ranking
@@ -228,7 +228,7 @@ def _null(
 ) -> NullModel:
     if isinstance(null, NullModel):
         return null_model(null, adata.n_obs)
-    kind = NULLS.find(null)
+    kind = find_null(null)
     if not kind.needs_positions:
         return null_model(kind, adata.n_obs, sections=sections)
     if graph_key is not None and graph_key not in adata.obsp:
