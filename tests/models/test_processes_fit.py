@@ -25,7 +25,7 @@ if __name__ == "__main__":
     out, strategy, streamed = sys.argv[1], sys.argv[2], sys.argv[3] == "streamed"
     if streamed:
         from st_concepts.models._spot import data
-        data.KEPT, _spot_data.BLOCK, _spot_data.SAMPLE = 0, 16, 50
+        data.KEPT, data.BLOCK, data.SAMPLE = 0, 16, 50
     adata = stc.datasets.simulated_bulb(n_obs=1600, n_vars=120, seed=0)
     model = stc.SpotVAE(adata, n_latent=4, n_hidden=16)
     model.fit(max_epochs=2, batch_size=31, device="cpu", devices=2, strategy=strategy, progress=False)
