@@ -16,7 +16,8 @@ from anndata import AnnData
 from st_concepts._counts.layers import layer_names
 from st_concepts._files.content import GZIP_MAGIC, HDF5_MAGIC, ClearError, existing
 from st_concepts._slots import KEYS
-from st_concepts.io._readers.genes import logger, unique_genes
+from st_concepts.io._readers.genes import unique_genes
+from st_concepts.io._readers.others import logger
 from st_concepts.io._readers.tenx_files import count_files, named_counts, position_files
 from st_concepts.io._readers.unknown import other_hdf5, why_unknown
 
@@ -285,7 +286,7 @@ def _readers() -> dict[str, Callable[..., AnnData]]:
 def _read_h5ad(path: Path, **kwargs: Any) -> AnnData:
     import anndata as ad
 
-    from st_concepts.io._readers.xenium import others_warnings
+    from st_concepts.io._readers.others import others_warnings
 
     with others_warnings():
         return ad.read_h5ad(path, **kwargs)
@@ -294,7 +295,7 @@ def _read_h5ad(path: Path, **kwargs: Any) -> AnnData:
 def _read_zarr(path: Path, **kwargs: Any) -> AnnData:
     import anndata as ad
 
-    from st_concepts.io._readers.xenium import others_warnings
+    from st_concepts.io._readers.others import others_warnings
 
     with others_warnings():
         return ad.read_zarr(path, **kwargs)

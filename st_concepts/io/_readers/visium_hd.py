@@ -12,7 +12,7 @@ from anndata import AnnData
 from st_concepts._files.content import ClearError, open_plain
 from st_concepts._slots import safe_labels
 
-from .genes import logger
+from .others import logger
 from .tenx_files import count_files, find_parts, named_counts, position_files
 from .visium import place, read_spots
 

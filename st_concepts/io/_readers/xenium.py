@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,18 +12,8 @@ from anndata import AnnData
 from st_concepts._files.content import ClearError, check_content
 from st_concepts._slots import KEYS, safe_labels
 
-from .genes import logger
+from .others import others_warnings
 from .spatialdata import table_as_anndata
-
-
-@contextmanager
-def others_warnings() -> Iterator[None]:
-    """Warnings that other libraries give about themselves go to the log, level DEBUG."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    for warning in caught:
-        logger.debug("%s: %s", warning.category.__name__, warning.message)
 
 
 def read_xenium(path: Path, **kwargs: Any) -> AnnData:
