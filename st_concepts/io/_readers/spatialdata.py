@@ -13,7 +13,9 @@ from st_concepts._files.content import ClearError
 from st_concepts._slots import KEYS, safe_labels
 from st_concepts.io._writable import writable_copy
 
+from .base import READERS, Reader
 from .others import logger, others_warnings
+from .peek import zarr_kind
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -219,3 +221,18 @@ def with_table(sdata: SpatialData, adata: AnnData, table: str | None) -> Spatial
             attrs=dict(sdata.attrs),
         )
     return out
+
+
+READERS.register(
+    Reader(
+        "spatialdata",
+        "SpatialData, .zarr",
+        "a zarr store with tables",
+        detect=lambda path: zarr_kind(path) == "spatialdata",
+        read=read_spatialdata,
+        options=("table",),
+        short="SpatialData stores",
+        clear_errors=False,
+        order=20,
+    )
+)
