@@ -12,6 +12,7 @@ from typing import Any
 import st_concepts
 from st_concepts import __version__
 from st_concepts.attribution import methods_table
+from st_concepts.io import READERS
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
@@ -53,12 +54,24 @@ def _methods_page() -> str:
     return "\n".join([*head, *rows]) + "\n"
 
 
+def _kinds_page() -> str:
+    """The registry of readers as a table."""
+    rows = []
+    for name, reader in READERS.items():
+        options = ", ".join(f"`{option}=`" for option in reader.options)
+        expects = reader.expects.replace("*", r"\*")
+        rows.append(f"| `{name}` | {reader.what} | {expects} | {options} |")
+    head = ["| kind | what | how it is recognised | options |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n"
+
+
 def _generate() -> None:
     """What comes from the code and from notebooks/ is put beside the pages, anew for each build."""
     out = HERE / "_generated"
     shutil.rmtree(out, ignore_errors=True)
     (out / "notebooks").mkdir(parents=True)
     (out / "methods.md").write_text(_methods_page(), encoding="utf-8")
+    (out / "kinds.md").write_text(_kinds_page(), encoding="utf-8")
     picture = floor_plan.svg(Path(st_concepts.__file__).parent)
     (out / "floors.svg").write_text(picture, encoding="utf-8")
     for path in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
@@ -71,7 +84,7 @@ def _generate() -> None:
 
 
 _generate()
-exclude_patterns += ["_generated/methods.md"]
+exclude_patterns += ["_generated/methods.md", "_generated/kinds.md"]
 
 
 def _link_notebooks(app: Any, docname: str, source: list[str]) -> None:

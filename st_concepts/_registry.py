@@ -6,7 +6,7 @@ import difflib
 import importlib
 import pkgutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Generic, Protocol, TypeVar
 
@@ -38,12 +38,22 @@ class Registry(Mapping[str, T], Generic[T]):
         Package whose modules register what they define as they are imported.
     first
         Names that are listed before the others, the default say; those follow by name.
+    order
+        Gives the number of a thing by which all are listed before anything else, where the order means something.
     """
 
     def __init__(
-        self, what: str, kind: type, package: str, *, first: tuple[str, ...] = (), classes: bool = False
+        self,
+        what: str,
+        kind: type,
+        package: str,
+        *,
+        first: tuple[str, ...] = (),
+        order: Callable[[T], int] = lambda thing: 0,
+        classes: bool = False,
     ) -> None:
         self.what, self.kind, self._package, self._classes, self._first = what, kind, package, classes, first
+        self._order = order
         self._held: dict[str, T] = {}
         self._complete = False
 
@@ -102,18 +112,19 @@ class Registry(Mapping[str, T], Generic[T]):
         return isinstance(thing, self.kind)
 
     def __getitem__(self, name: str) -> T:
-        self._fill()
+        self.fill()
         return self._held[name]
 
     def __iter__(self) -> Iterator[str]:
-        self._fill()
-        return iter(sorted(self._held, key=lambda n: (*(n != f for f in self._first), n)))
+        self.fill()
+        return iter(sorted(self._held, key=lambda n: (self._order(self._held[n]), *(n != f for f in self._first), n)))
 
     def __len__(self) -> int:
-        self._fill()
+        self.fill()
         return len(self._held)
 
-    def _fill(self) -> None:
+    def fill(self) -> None:
+        """Import what the package has and load plugins, once; looking anything up does it."""
         if self._complete:
             return
         self._complete = True

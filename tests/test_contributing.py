@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "contributing.md"
 
 @pytest.fixture
 def registries():
-    held = [stc.attribution.METHODS, stc.concepts.ESTIMATORS, stc.stats.NULLS]
+    held = [stc.attribution.METHODS, stc.concepts.ESTIMATORS, stc.stats.NULLS, stc.io.READERS]
     before = [dict(r) for r in held]
     yield held
     for registry, names in zip(held, before, strict=True):
@@ -31,6 +31,7 @@ def test_the_examples_of_the_page_run(registries):
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), space)  # the page is ours
     adata = space["adata"]
+    assert stc.io.READERS["puck"].what == "Beads of a puck"
     assert adata.uns["concepts"]["params"]["estimator"] == "median_difference"
     assert adata.uns["rank_genes_concepts"]["params"]["null"] == "sign_flips"
     assert adata.uns["concept_saliency"]["params"]["method"] == "signed_gradient"

@@ -25,7 +25,7 @@ from st_concepts.cli._pipeline import PICTURES, Settings, analyse, drop_results,
 from st_concepts.cli._report import check_report
 from st_concepts.cli._tissue import check_tissue
 from st_concepts.concepts import get_estimator
-from st_concepts.io import KINDS
+from st_concepts.io import READERS, takers
 from st_concepts.stats import NULLS
 from st_concepts.tl import STATISTICS
 
@@ -112,7 +112,7 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
     check_counts(adata, settings.layer)
     if min_spots:
         adata = _seen(adata, settings.layer, min_spots)
-    say(f"data: {files.source} ({KINDS[kind].what}), {adata.n_obs} spots x {adata.n_vars} genes")
+    say(f"data: {files.source} ({READERS[kind].what}), {adata.n_obs} spots x {adata.n_vars} genes")
 
     with warnings.catch_warnings():
         for remark in said:
@@ -142,8 +142,8 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
 def _read(files: Files, form: Form, settings: Settings) -> AnnData:
     groupby = settings.groupby
     more: dict[str, Any] = {} if files.image is None else {"image": files.image}
-    if more and (form.kind or io.detect_kind(files.source)) != "st":
-        raise UsageError(f"--image {form.image} is for ST tables; {files.source} brings its own image or has none.")
+    if files.image is not None:
+        _check_image(files, form)
     if more and form.no_image:
         raise UsageError("--image and --no-image exclude each other; leave one out.")
     more["load_images"] = not form.no_image
@@ -163,6 +163,14 @@ def _read(files: Files, form: Form, settings: Settings) -> AnnData:
         )
         say(f"labels: {int(adata.obs[groupby].notna().sum())} of {adata.n_obs} spots, from {files.annotation}")
     return adata
+
+
+def _check_image(files: Files, form: Form) -> None:
+    reader = READERS.get(form.kind or io.detect_kind(files.source))
+    if reader is None or "image" not in reader.options:
+        raise UsageError(
+            f"--image {form.image} is for {takers('image')}; {files.source} brings its own image or has none."
+        )
 
 
 def _from_raw(adata: AnnData, source: Path) -> AnnData:

@@ -13,9 +13,9 @@ from anndata import AnnData
 from st_concepts._counts.origins import origins, origins_of_spatialdata
 from st_concepts._files import check_folder, make_folder, relation, replaceable, store_root, whole_file, whole_folder
 from st_concepts._files.content import ClearError, existing
-from st_concepts.io._readers.xenium import others_warnings
+from st_concepts.io._readers.others import others_warnings
+from st_concepts.io._readers.peek import zarr_kind
 
-from ._read import zarr_kind
 from ._writable import writable_copy
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from st_concepts.io._read import zarr_kind
+from st_concepts.io._readers.peek import zarr_kind
 
 from .drawn_text import encoding_of, read_head
 from .napari import is_napari

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._files.content import existing
 from st_concepts._log import get_logger
 from st_concepts._slots import KEYS
 from st_concepts.io._faults import clear_faults
-from st_concepts.io._read import existing
 from st_concepts.io._readers.spot_names import mostly_spot_names, parse_spot_names
 from st_concepts.io._readers.st_labels import match_labels
 from st_concepts.io._readers.st_labels import read_annotation as read_st_annotation

@@ -196,8 +196,8 @@ def read_shapes(
     """Polygons of a shapes element in a coordinate system."""
     import spatialdata as sd
 
+    from st_concepts.io._readers.others import others_warnings
     from st_concepts.io._readers.spatialdata import coordinate_system
-    from st_concepts.io._readers.xenium import others_warnings
 
     names = list(sdata.shapes)
     if element is None and len(names) == 1:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import pandas as pd
 from anndata.utils import make_index_unique
 
-from st_concepts._log import get_logger
-
-logger = get_logger("io")
+from .others import logger, others_warnings
 
 
 def unique_genes(names: pd.Index) -> pd.Index:
     """The same names, ``-1``, ``-2``, ... behind those that occur again (`scanpy`'s way); that is logged."""
     if names.is_unique:
         return names
-    from .xenium import others_warnings
-
     twice = names[names.duplicated()].unique()
     logger.info("%d gene names occur more than once (%s) and get a number", len(twice), ", ".join(twice[:3]))
     with others_warnings():  # of names that end in a number already

@@ -13,7 +13,9 @@ from st_concepts._files.content import ClearError
 from st_concepts._slots import KEYS, safe_labels
 from st_concepts.io._writable import writable_copy
 
-from .genes import logger
+from .base import READERS, Reader
+from .others import logger, others_warnings
+from .peek import zarr_kind
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -31,8 +33,6 @@ def read_spatialdata(path: Path, *, table: str | None = None) -> AnnData:
 
 def open_store(path: Path) -> SpatialData:
     """The store, images and points lazily."""
-    from .xenium import others_warnings
-
     with others_warnings():
         import spatialdata as sd
 
@@ -67,8 +67,6 @@ def table_as_anndata(sdata: SpatialData, table: str | None, *, linked: bool = Tr
     linked
         Whether the table keeps what ties it to its elements (``uns["spatialdata_attrs"]``).
     """
-    from .xenium import others_warnings
-
     with others_warnings():  # about gene names, which the caller makes unique
         adata = sdata.tables[table_name(sdata, table)].copy()
     attrs = adata.uns.get(_ATTRS, {})
@@ -198,8 +196,6 @@ def _uint8(pixels: np.ndarray) -> np.ndarray:
 
 def with_table(sdata: SpatialData, adata: AnnData, table: str | None) -> SpatialData:
     """A SpatialData of the same elements in which ``adata`` is the table; ``sdata`` stays as it is."""
-    from .xenium import others_warnings
-
     name = table_name(sdata, table)
     light = writable_copy(adata)
     entries = light.uns.get(KEYS.SPATIAL, {})
@@ -225,3 +221,18 @@ def with_table(sdata: SpatialData, adata: AnnData, table: str | None) -> Spatial
             attrs=dict(sdata.attrs),
         )
     return out
+
+
+READERS.register(
+    Reader(
+        "spatialdata",
+        "SpatialData, .zarr",
+        "a zarr store with tables",
+        detect=lambda path: zarr_kind(path) == "spatialdata",
+        read=read_spatialdata,
+        options=("table",),
+        short="SpatialData stores",
+        clear_errors=False,
+        order=20,
+    )
+)

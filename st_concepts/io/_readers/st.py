@@ -11,12 +11,15 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._files.content import HDF5_MAGIC
 from st_concepts._slots import KEYS, safe_labels
 from st_concepts.io._readers import image as _image
 from st_concepts.io._readers import st_alignment as _alignment
 from st_concepts.io._text import existing_file, read_count_table
 
+from .base import READERS, Reader
 from .genes import unique_genes
+from .peek import first_plain_bytes
 from .spot_names import parse_spot_names, spot_sections
 from .st_labels import as_categorical, match_labels, read_annotation
 
@@ -201,3 +204,24 @@ def _check_inside(pixels: np.ndarray, width: int, height: int, pitch: float) -> 
             f"pixels, the image is {width} x {height}. If the image is a reduced copy of the one the "
             "alignment was made for, pass `image_scale`; without an alignment, check `array_size`."
         )
+
+
+def _is_table(path: Path) -> bool:
+    head = first_plain_bytes(path)
+    first = head.split(b"\n", 1)[0]
+    binary = path.suffix == ".h5ad" or b"\x00" in head or head.startswith((b"%%MatrixMarket", HDF5_MAGIC))
+    return not binary and (b"\t" in first or b"," in first)
+
+
+READERS.register(
+    Reader(
+        "st",
+        "classic ST table",
+        "a tab- or comma-separated table of spots such as 17x9 and genes",
+        detect=_is_table,
+        read=read_st,
+        options=("image",),
+        short="ST tables",
+        order=90,  # many things are tables
+    )
+)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from st_concepts._files.content import ClearError
+from st_concepts._files.content import HDF5_MAGIC, ClearError, open_plain
+
+from .peek import first_bytes, first_plain_bytes, hdf5_names
 
 _SEPARATORS = "_. -"
 _MATRIX = r"(?P<kind>filtered|raw)_(?:feature|gene)_bc_matri(?:x|ces)(?:_h5)?"
@@ -20,6 +23,7 @@ _SPATIAL = {
     "hires": (r"tissue_hires_image", _IMAGE),
     "lowres": (r"tissue_lowres_image", _IMAGE),
 }
+BIN = re.compile(r"square_0*(\d+)um")
 
 
 class Counts(NamedTuple):
@@ -96,6 +100,51 @@ def named_counts(path: Path) -> tuple[Path, Path | None]:
     if is_matrix_folder(folder) and not position_files(folder) and position_files(folder.parent):
         return folder.parent, folder
     return folder, path
+
+
+def bin_folders(path: Path) -> dict[int, Path]:
+    """Folders of bins in a folder or its ``binned_outputs``, by size in micrometres."""
+    found: dict[int, Path] = {}
+    for folder in (path / "binned_outputs", path):
+        for inner in sorted(folder.iterdir()) if folder.is_dir() else ():
+            named = BIN.search(inner.name)
+            if named and inner.is_dir() and count_files(inner):
+                found.setdefault(int(named[1]), inner)
+    return found
+
+
+def size_of_bins(path: Path) -> int | None:
+    """The size of the bins that a folder holds itself, by its name or its scale factors; `None` for another folder."""
+    if not path.is_dir() or not count_files(path) or not position_files(path):
+        return None
+    if named := BIN.search(path.name):
+        return int(named[1])
+    factors = path / "spatial" / "scalefactors_json.json"
+    try:
+        with open_plain(factors) as handle:
+            size = json.loads(handle.read())["bin_size_um"]
+        return int(size) or None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def holds_bins(path: Path) -> bool:
+    """Whether it is a folder with folders of bins (Visium HD) or for them, one of these, or the count matrix in it."""
+    if path.is_dir():
+        return (path / "binned_outputs").is_dir() or bool(size_of_bins(path) or bin_folders(path))
+    return is_count_matrix(path) and size_of_bins(named_counts(path)[0]) is not None
+
+
+def in_xenium(path: Path) -> bool:
+    """Whether it is a Xenium output, or a file in one."""
+    return ((path if path.is_dir() else path.parent) / "experiment.xenium").is_file()
+
+
+def is_count_matrix(path: Path) -> bool:
+    """Whether a file holds counts as the pipelines of 10x write them, in HDF5 or as a matrix in text."""
+    if first_bytes(path).startswith(HDF5_MAGIC):
+        return bool(hdf5_names(path, holding="barcodes"))
+    return path.suffix != ".h5ad" and first_plain_bytes(path).startswith(b"%%MatrixMarket")
 
 
 def find_parts(root: Path, counts_file: str | Path | None = None) -> Parts:

@@ -1,11 +1,16 @@
-"""What to say of a path that is of no known kind: what is missing, and where to look."""
+"""What to say of a path that is of no known kind: what it is, what is missing, and where to look."""
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from .tenx_files import count_files, is_matrix_folder, position_files
+from st_concepts._files.content import GZIP_MAGIC, HDF5_MAGIC, ClearError
+
+from .peek import first_bytes
+from .tenx_files import count_files, in_xenium, is_count_matrix, is_matrix_folder, position_files
 
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".7z", ".rar", ".tar.bz2", ".tar.xz")
 _SHOWN = 4  # names in a message
@@ -22,26 +27,62 @@ _HDF5 = (
 )
 
 
-def other_hdf5(groups: set[str]) -> str | None:
-    """What an HDF5 file without AnnData is, to follow its name; `None` if nobody knows."""
-    return next((text for marks, text in _HDF5 if marks <= groups), None)
+def refuse_file(path: Path) -> None:
+    """Say of a file that no reader takes what is wrong with it, where that can be told.
+
+    Raises
+    ------
+    ClearError
+        It is damaged, part of something else, or of a program that is known.
+    """
+    head = first_bytes(path)
+    if is_count_matrix(path):
+        if in_xenium(path):
+            raise ClearError(f"{path} is part of a Xenium output; name the folder, {path.parent}.")
+        raise ClearError(
+            f"{path} is a 10x count matrix without coordinates; name the output folder that holds it (with spatial/), "
+            "or put tissue_positions.csv beside it."
+        )
+    if head.startswith(HDF5_MAGIC):
+        _refuse_hdf5(path)
+    if path.suffix == ".h5ad":
+        raise ClearError(f"{path} is not an .h5ad file (not HDF5): it is damaged, or another file renamed.")
+    if head.startswith(GZIP_MAGIC):
+        try:
+            with gzip.open(path) as handle:
+                handle.read(len(head))
+        except (OSError, EOFError, zlib.error) as error:
+            raise ClearError(f"{path}: the gzip file is truncated or corrupt ({error}); fetch it again.") from None
 
 
-def why_unknown(path: Path, kind_of: Callable[[Path], str | None]) -> str:
+def _refuse_hdf5(path: Path) -> None:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as handle:
+            groups = {name for name, _ in handle.items()}
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ClearError(f"{path} cannot be opened as HDF5, it is damaged or truncated: {error}") from None
+    if (other := next((text for marks, text in _HDF5 if marks <= groups), None)) is not None:
+        raise ClearError(f"{path} {other}")
+    raise ClearError(f"{path} is an HDF5 file but holds no AnnData; it has {', '.join(sorted(groups)) or 'nothing'}.")
+
+
+def why_unknown(path: Path, is_known: Callable[[Path], bool]) -> str:
     """What is missing in a folder, to follow ``of no kind that can be read``; nothing for a file.
 
     Parameters
     ----------
     path
         A folder or file of no kind.
-    kind_of
-        Tells the kind of a folder.
+    is_known
+        Whether a folder is of a kind that can be read.
     """
     if not path.is_dir():
         return ""
     packed = [p.name for p in sorted(path.iterdir()) if p.name.lower().endswith(_ARCHIVES)]
     unpack = f"; unpack {_some(packed)} there first" if packed else ""
-    sections = [p.name for p in sorted(path.iterdir()) if p.is_dir() and _is_section(p, kind_of)]
+    sections = [p.name for p in sorted(path.iterdir()) if p.is_dir() and _is_section(p, is_known)]
     if sections:
         return f": it holds {_some(sections)}; name one of these"
     counts = [c.path.name for c in count_files(path)] or (["matrix.mtx"] if is_matrix_folder(path) else [])
@@ -57,9 +98,9 @@ def why_unknown(path: Path, kind_of: Callable[[Path], str | None]) -> str:
     return unpack
 
 
-def _is_section(path: Path, kind_of: Callable[[Path], str | None]) -> bool:
+def _is_section(path: Path, is_known: Callable[[Path], bool]) -> bool:
     try:
-        return kind_of(path) is not None or kind_of(path / "outs") is not None
+        return is_known(path) or ((path / "outs").is_dir() and is_known(path / "outs"))
     except OSError:  # a folder that may not be read
         return False
 

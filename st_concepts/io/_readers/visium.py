@@ -14,13 +14,31 @@ from anndata import AnnData
 from st_concepts._files.content import ClearError, check_content, open_plain
 from st_concepts._slots import KEYS, safe_labels
 
+from .base import READERS, Reader
 from .tenx_counts import read_counts
-from .tenx_files import Parts, find_parts, named_counts
+from .tenx_files import (
+    Parts,
+    count_files,
+    find_parts,
+    holds_bins,
+    in_xenium,
+    is_count_matrix,
+    named_counts,
+    position_files,
+)
 from .tenx_positions import X, Y, read_positions, rows_of
 
 _LARGEST = (
     2000  # pixels, longest side of an image that is kept: that of Visium; those of Visium HD are three times that
 )
+
+
+def is_visium(path: Path) -> bool:
+    """Whether it is a folder with counts and positions of spots, or the count matrix in one."""
+    if in_xenium(path) or holds_bins(path) or not (path.is_dir() or is_count_matrix(path)):
+        return False
+    root, counts = named_counts(path)
+    return bool(position_files(root)) and (counts is not None or bool(count_files(root)))
 
 
 def read_visium(
@@ -185,3 +203,17 @@ def _scale_factors(path: Path) -> dict[str, Any]:
         if value is not None and (name.endswith("_scalef") or name == "spot_diameter_fullres") and not good:
             raise ClearError(f"{path}: {name} is {value!r}, not a positive number.")
     return {name: value for name, value in stored.items() if value is not None}  # None cannot be stored
+
+
+READERS.register(
+    Reader(
+        "visium",
+        "Visium, Space Ranger output",
+        "a folder with filtered_feature_bc_matrix.h5 and spatial/tissue_positions*.csv",
+        detect=is_visium,
+        read=read_visium,
+        options=("load_images",),
+        clear_errors=False,
+        order=30,
+    )
+)

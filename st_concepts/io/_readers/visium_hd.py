@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
 import warnings
 from pathlib import Path
 
 from anndata import AnnData
 
-from st_concepts._files.content import ClearError, open_plain
+from st_concepts._files.content import ClearError
 from st_concepts._slots import safe_labels
 
-from .genes import logger
-from .tenx_files import count_files, find_parts, named_counts, position_files
+from .base import READERS, Reader
+from .others import logger
+from .tenx_files import BIN, bin_folders, find_parts, holds_bins, in_xenium, named_counts, size_of_bins
 from .visium import place, read_spots
 
-_BIN = re.compile(r"square_0*(\d+)um")
 _DEFAULT_BIN = 8  # what the maker recommends to start with
 
 
@@ -61,32 +59,6 @@ def read_visium_hd(
     return adata
 
 
-def bin_folders(path: Path) -> dict[int, Path]:
-    """Folders of bins in a folder or its ``binned_outputs``, by size in micrometres."""
-    found: dict[int, Path] = {}
-    for folder in (path / "binned_outputs", path):
-        for inner in sorted(folder.iterdir()) if folder.is_dir() else ():
-            named = _BIN.search(inner.name)
-            if named and inner.is_dir() and count_files(inner):
-                found.setdefault(int(named[1]), inner)
-    return found
-
-
-def size_of_bins(path: Path) -> int | None:
-    """The size of the bins that a folder holds itself, by its name or its scale factors; `None` for another folder."""
-    if not path.is_dir() or not count_files(path) or not position_files(path):
-        return None
-    if named := _BIN.search(path.name):
-        return int(named[1])
-    factors = path / "spatial" / "scalefactors_json.json"
-    try:
-        with open_plain(factors) as handle:
-            size = json.loads(handle.read())["bin_size_um"]
-        return int(size) or None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
 def _bin(path: Path, bin_size: int | None) -> tuple[Path, Path | None, int]:
     """The folder of bins, the count matrix where that was named, and the size of the bins."""
     root, counts = named_counts(path)
@@ -113,10 +85,25 @@ def _bin(path: Path, bin_size: int | None) -> tuple[Path, Path | None, int]:
 def _name(folder: Path, size: int) -> str:
     """``<data set>_square_008um``; the data set is named by the prefix of the output's files, else by its folder."""
     folder = folder.resolve()
-    if not _BIN.search(folder.name):
+    if not BIN.search(folder.name):
         return folder.name
     above = folder.parent
     whole = above.parent if above.name == "binned_outputs" else above
     slices = sorted(whole.glob("*feature_slice.h5"))
     prefix = slices[0].name.removesuffix("feature_slice.h5").rstrip("_") if slices else ""
     return f"{prefix or (whole.parent if whole.name == 'outs' else whole).name}_square_{size:03d}um"
+
+
+READERS.register(
+    Reader(
+        "visium_hd",
+        "Visium HD, Space Ranger output",
+        "a folder with binned_outputs/square_*um",
+        detect=lambda path: holds_bins(path) and not in_xenium(path),
+        read=read_visium_hd,
+        options=("bin_size", "load_images"),
+        short="Visium HD",
+        clear_errors=False,
+        order=35,
+    )
+)

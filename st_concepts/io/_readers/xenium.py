@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,18 +12,10 @@ from anndata import AnnData
 from st_concepts._files.content import ClearError, check_content
 from st_concepts._slots import KEYS, safe_labels
 
-from .genes import logger
+from .base import READERS, Reader
+from .others import others_warnings
 from .spatialdata import table_as_anndata
-
-
-@contextmanager
-def others_warnings() -> Iterator[None]:
-    """Warnings that other libraries give about themselves go to the log, level DEBUG."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    for warning in caught:
-        logger.debug("%s: %s", warning.category.__name__, warning.message)
+from .tenx_files import in_xenium
 
 
 def read_xenium(path: Path, **kwargs: Any) -> AnnData:
@@ -64,3 +53,16 @@ def _spatialdata_io(what: str) -> ModuleType:
     except ImportError:
         raise ImportError(f"{what} is read by spatialdata-io: pip install 'st_concepts[spatialdata]'.") from None
     return spatialdata_io
+
+
+READERS.register(
+    Reader(
+        "xenium",
+        "Xenium output",
+        "a folder with experiment.xenium",
+        detect=lambda path: path.is_dir() and in_xenium(path),
+        read=read_xenium,
+        clear_errors=False,
+        order=40,
+    )
+)
