@@ -38,6 +38,8 @@ class Registry(Mapping[str, T], Generic[T]):
         Package whose modules register what they define as they are imported.
     first
         Names that are listed before the others, the default say; those follow by name.
+    offer
+        Words before the list of names in a message.
     order
         Gives the number of a thing by which all are listed before anything else, where the order means something.
     """
@@ -51,21 +53,36 @@ class Registry(Mapping[str, T], Generic[T]):
         first: tuple[str, ...] = (),
         order: Callable[[T], int] = lambda thing: 0,
         classes: bool = False,
+        offer: str = "Available",
     ) -> None:
         self.what, self.kind, self._package, self._classes, self._first = what, kind, package, classes, first
-        self._order = order
+        self._order, self._offer = order, offer
         self._held: dict[str, T] = {}
         self._complete = False
 
     def register(self, thing: T, *, replace: bool = False) -> T:
-        """Add a thing under its own name.
+        """As `add`, for the modules of the package, which are imported to fill the registry."""
+        if not self._fits(thing):
+            kind = f"subclass of {self.kind.__name__}" if self._classes else self.kind.__name__
+            raise TypeError(f"register takes a {kind}, not {thing!r}.")
+        if not isinstance(thing.name, str) or not thing.name.isidentifier():
+            raise ValueError(f"{thing!r} needs a name that is a word, such as 'my_own'; it has {thing.name!r}.")
+        if not replace and self._held.get(thing.name, thing) is not thing:
+            raise ValueError(
+                f"The {self.what} {thing.name!r} is there already; choose another name, or pass replace=True."
+            )
+        self._held[thing.name] = thing
+        return thing
+
+    def add(self, thing: T, *, replace: bool = False) -> T:
+        """Add a thing under its own name, from then on known wherever a name is taken.
 
         Parameters
         ----------
         thing
             What to add.
         replace
-            Whether it may take the place of another of the same name.
+            Whether it may take the place of another of the same name, one of the package included.
 
         Returns
         -------
@@ -78,17 +95,8 @@ class Registry(Mapping[str, T], Generic[T]):
         ValueError
             It has no name, or the name is taken.
         """
-        if not self._fits(thing):
-            kind = f"subclass of {self.kind.__name__}" if self._classes else self.kind.__name__
-            raise TypeError(f"register takes a {kind}, not {thing!r}.")
-        if not isinstance(thing.name, str) or not thing.name.isidentifier():
-            raise ValueError(f"{thing!r} needs a name that is a word, such as 'my_own'; it has {thing.name!r}.")
-        if not replace and self._held.get(thing.name, thing) is not thing:
-            raise ValueError(
-                f"The {self.what} {thing.name!r} is there already; choose another name, or pass replace=True."
-            )
-        self._held[thing.name] = thing
-        return thing
+        self.fill()
+        return self.register(thing, replace=replace)
 
     def find(self, name: str | T) -> T:
         """The thing called ``name``; a thing is returned as it is, registered or not.
@@ -104,7 +112,7 @@ class Registry(Mapping[str, T], Generic[T]):
             return self[name]
         close = difflib.get_close_matches(str(name).lower().replace("-", "_").replace(" ", "_"), self, n=1, cutoff=0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"Unknown {self.what} {name!r}.{hint} Available: {', '.join(self)}; choose one of them.")
+        raise ValueError(f"Unknown {self.what} {name!r}.{hint} {self._offer}: {', '.join(self)}.")
 
     def _fits(self, thing: object) -> bool:
         if self._classes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -54,6 +56,17 @@ def test_registering_is_checked(registries):
         stc.stats.register(own)
     with pytest.raises(ValueError, match=r"Did you mean 'own'\?"):
         stc.concepts.get_estimator("owm")
+
+
+def test_one_of_the_package_can_be_replaced_before_anything_was_asked() -> None:
+    code = (
+        "import st_concepts as stc\nkind = stc.concepts.Estimator('logistic', lambda z, a, b: z[a].mean(0), 'own')\n"
+        "stc.concepts.register(kind, replace=True)\nassert stc.concepts.get_estimator('logistic') is kind\n"
+        "own = type('Own', (stc.attribution.Method,), {})('gradient', 'q', 'c', stc.attribution.FORMS['gradient'])\n"
+        "stc.attribution.register(own, replace=True)\nassert stc.attribution.get_method('gradient') is own"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_plugins_are_loaded_once_and_a_broken_one_is_left_out(registries, monkeypatch, tmp_path):

@@ -21,12 +21,13 @@ from st_concepts.concepts._vectors import (
     get_estimator,
     logistic,
     mean_difference,
-    register,
     seed_regression,
 )
 from st_concepts.concepts._view import ConceptView as ConceptView
 from st_concepts.concepts._view import membership as membership
 from st_concepts.concepts._view import scores as scores
+
+register = ESTIMATORS.add
 
 __all__ = [
     "DOUBT_ABOVE",

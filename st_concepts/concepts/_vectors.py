@@ -151,7 +151,11 @@ def seed_regression(latent: np.ndarray, target: np.ndarray, *, whiten: bool) -> 
 
 
 ESTIMATORS: Registry[Estimator] = Registry(
-    "estimator", Estimator, "st_concepts.concepts", first=("discriminant", "mean_difference")
+    "estimator",
+    Estimator,
+    "st_concepts.concepts",
+    first=("discriminant", "mean_difference"),
+    offer="Please choose one of",
 )
 register = ESTIMATORS.register
 # the first is the default: it separates neighbouring layers best

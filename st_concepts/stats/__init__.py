@@ -6,7 +6,7 @@ from st_concepts.stats._association import AssociationResult, association_test
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._graph import check_graph, section_codes, spatial_graph
 from st_concepts.stats._moran import MoranNull, moran_i, moran_null, moran_surrogates
-from st_concepts.stats._null import NULLS, NullModel, null_model, register
+from st_concepts.stats._null import NULLS, NullModel, null_model
 from st_concepts.stats._null import find_null as find_null
 from st_concepts.stats._permutation import PermutationNull, permutation_null
 from st_concepts.stats._ranks import auroc as auroc
@@ -17,6 +17,8 @@ from st_concepts.stats._sums import RowStream, Sums
 from st_concepts.stats._target import TARGETS as TARGETS
 from st_concepts.stats._target import Targets as Targets
 from st_concepts.stats._tiles import balanced_tiles
+
+register = NULLS.add
 
 __all__ = [
     "NULLS",
