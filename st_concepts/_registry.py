@@ -8,7 +8,7 @@ import pkgutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeGuard, TypeVar
 
 # another package adds to the registries from the module or function that it names here
 PLUGINS = "st_concepts.plugins"
@@ -114,7 +114,7 @@ class Registry(Mapping[str, T], Generic[T]):
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"Unknown {self.what} {name!r}.{hint} {self._offer}: {', '.join(self)}.")
 
-    def _fits(self, thing: object) -> bool:
+    def _fits(self, thing: object) -> TypeGuard[T]:
         if self._classes:
             return isinstance(thing, type) and issubclass(thing, self.kind)
         return isinstance(thing, self.kind)

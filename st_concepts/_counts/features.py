@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
+from st_concepts._counts.kind import is_sparse
+
 
 def sizes(counts: sp.csr_matrix | np.ndarray) -> np.ndarray:
     """Total counts per spot, float64 ``(n_obs,)``."""
@@ -34,7 +36,7 @@ def log_normalize(
     """
     size = sizes(counts) if size is None else size
     scale = np.divide(target_sum, size, out=np.zeros_like(size), where=size > 0)
-    if sp.issparse(counts):
+    if is_sparse(counts):
         values = counts.data * np.repeat(scale, np.diff(counts.indptr))
         return sp.csr_matrix((np.log1p(values).astype(np.float32), counts.indices, counts.indptr), shape=counts.shape)
     return np.log1p(np.asarray(counts, dtype=np.float64) * scale[:, None]).astype(np.float32)

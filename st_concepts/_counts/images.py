@@ -104,7 +104,7 @@ def _usable(library: str, entry: Mapping[str, Any]) -> tuple[TissueImage | None,
     images = entry["images"]
     factors = entry.get("scalefactors")
     factors = factors if isinstance(factors, Mapping) else {}
-    problems = []
+    problems: list[str] = []
     known = [name for name in ("hires", "lowres") if name in images]
     for name in [*known, *(n for n in images if n not in known)]:
         pixels, problem = _pixels(images[name])

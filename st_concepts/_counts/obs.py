@@ -35,7 +35,7 @@ def section_codes(obs: Any, key: str | None, sections: Sequence[str]) -> np.ndar
     """
     if not sections:
         return None
-    if key not in obs:
+    if key is None or key not in obs:
         return np.full(obs.shape[0], len(sections), dtype=np.int64)
     codes = pd.Index(sections).get_indexer(column(obs, key).astype(str))
     return np.where(codes < 0, len(sections), codes).astype(np.int64)

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from anndata import AnnData
 
@@ -82,5 +82,5 @@ def _files(value: Any, depth: int = 0) -> Iterator[Path]:
         yield from _files(part, depth + 1)
 
 
-def _is_path(value: Any) -> bool:
+def _is_path(value: Any) -> TypeGuard[str | Path]:
     return isinstance(value, (str, Path)) and bool(str(value))

@@ -64,7 +64,7 @@ def _numbers(stored: Any, name: str) -> NDArray[np.float64]:
     if hasattr(stored, "to_memory") and hasattr(stored, "columns"):
         stored = stored.to_memory()  # a lazy frame
     if isinstance(stored, np.ma.MaskedArray):
-        stored = stored.astype(np.float64).filled(np.nan)
+        stored = np.ma.filled(stored.astype(np.float64), np.nan)
     shape = tuple(getattr(stored, "shape", np.shape(stored)))
     if len(shape) != 2 or shape[1] < 2:
         raise ValueError(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from enum import Enum, auto
 from typing import TypeVar
 
 T = TypeVar("T")
 
-_END = object()
+
+class _End(Enum):
+    END = auto()
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
@@ -26,9 +29,9 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
     source = iter(items)
     pool = ThreadPoolExecutor(1, thread_name_prefix="st-concepts-read")
     try:
-        ahead = deque(pool.submit(next, source, _END) for _ in range(depth))
-        while (item := ahead.popleft().result()) is not _END:
-            ahead.append(pool.submit(next, source, _END))
+        ahead: deque[Future[T | _End]] = deque(pool.submit(next, source, _End.END) for _ in range(depth))
+        while (item := ahead.popleft().result()) is not _End.END:
+            ahead.append(pool.submit(next, source, _End.END))
             yield item
             del item  # or it would be held while the next one is awaited
     finally:

@@ -296,7 +296,7 @@ def _stacked_text(adata: AnnData, found: Sections, shared: int) -> str:
 
 
 def _depth(adata: AnnData) -> bool:
-    shape = getattr(adata.obsm[KEYS.SPATIAL], "shape", ())
+    shape: tuple[int, ...] = getattr(adata.obsm[KEYS.SPATIAL], "shape", ())
     return len(shape) == 2 and shape[1] > 2
 
 

@@ -63,6 +63,18 @@ class SparseRows:
         """Row of each nonzero, int64."""
         return row_numbers(self.offsets, len(self.indices))
 
+    def turned(self) -> SparseRows:
+        """The transpose.
+
+        Raises
+        ------
+        RuntimeError
+            It was not made.
+        """
+        if self.transpose is None:
+            raise RuntimeError("The gradient of the table needs SparseRows made with transpose=True.")
+        return self.transpose
+
     def times(self, table: torch.Tensor) -> torch.Tensor:
         """The product with ``table`` ``(n_columns, k)``, not differentiable."""
         if not (len(self.values) and table.numel()):
@@ -117,10 +129,8 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        turned = ctx.rows.transpose if ctx.rows.transpose is not None else None
-        if turned is None:
-            raise RuntimeError("The gradient of the table needs SparseRows made with transpose=True.")
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        turned = ctx.rows.turned()
         return turned.times(grad.contiguous().to(turned.values.dtype)), None
 
 

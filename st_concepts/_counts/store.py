@@ -69,11 +69,12 @@ class LayerWriter:
         """Write the next rows."""
         rows = slice(self._row, self._row + block.shape[0])
         if self.sparse:
-            end = self._filled + block.nnz
-            for stored, values in ((self._data, block.data), (self._indices, block.indices)):
+            part = sp.csr_matrix(block)
+            end = self._filled + part.nnz
+            for stored, values in ((self._data, part.data), (self._indices, part.indices)):
                 stored.resize((end,))
                 stored[self._filled : end] = values
-            self._ends[rows.start + 1 : rows.stop + 1] = self._filled + block.indptr[1:]
+            self._ends[rows.start + 1 : rows.stop + 1] = self._filled + part.indptr[1:]
             self._filled = end
         else:
             self._dense[rows] = block

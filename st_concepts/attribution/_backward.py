@@ -14,11 +14,20 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-RELU = {F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
+RELU: set[Callable[..., Any]] = {F.relu, F.relu_, torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_}
 # element-wise with f(0) = 0: relevance can be passed on as gradient * f(z) / z
-ODD_AT_ZERO = {F.leaky_relu, F.elu, F.gelu, F.silu, F.tanh, torch.tanh, torch.Tensor.tanh}
-ELSEWHERE = {F.softplus, F.sigmoid, torch.sigmoid, torch.Tensor.sigmoid}
-LINEAR = {F.linear, F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d, F.batch_norm}
+ODD_AT_ZERO: set[Callable[..., Any]] = {F.leaky_relu, F.elu, F.gelu, F.silu, F.tanh, torch.tanh, torch.Tensor.tanh}
+ELSEWHERE: set[Callable[..., Any]] = {F.softplus, F.sigmoid, torch.sigmoid, torch.Tensor.sigmoid}
+LINEAR: set[Callable[..., Any]] = {
+    F.linear,
+    F.conv1d,
+    F.conv2d,
+    F.conv3d,
+    torch.conv1d,
+    torch.conv2d,
+    torch.conv3d,
+    F.batch_norm,
+}
 # rules read the gradient on its way back: (z, y, gradient w.r.t. y) -> gradient w.r.t. z
 Rule = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 

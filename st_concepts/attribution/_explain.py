@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -107,9 +105,9 @@ def _explain_encoder(
         features,
         _array(concept),
         method=method,
-        codes=_array(codes),
-        baseline=_array(baseline),
-        references=_array(references),
+        codes=None if codes is None else _array(codes),
+        baseline=None if baseline is None else _array(baseline),
+        references=None if references is None else _array(references),
         options=options,
         dtype=torch.float64 if features.dtype == np.float64 else torch.float32,
     )
@@ -120,7 +118,7 @@ def _explain_encoder(
     return Explanation(values, found.score, found.score_difference, gap, method, found.path)
 
 
-def _array(value: Any) -> FeatureMatrix | None:
+def _array(value: Array) -> FeatureMatrix:
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().numpy()
-    return value if value is None or sp.issparse(value) else np.asarray(value)
+    return value if sp.issparse(value) else np.asarray(value)

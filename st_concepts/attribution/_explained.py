@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from st_concepts.attribution._result import Batch, GroupAttribution
 from st_concepts.concepts import ConceptSet, Membership, membership, read_concepts
 from st_concepts.models import Encoder, FeatureMatrix, Section, as_encoder
 
-Baseline = str | np.ndarray | pd.Series
+Baseline: TypeAlias = str | np.ndarray | pd.Series
 BASELINES = ("others", "mean", "zero")
 # reference spots of expected gradients where a group offers more
 N_REFERENCES = 200
@@ -77,9 +77,11 @@ class Explained(Section):
         ValueError
             Unknown baseline (the names are listed), or one without spots.
         """
-        made, baseline = self.concepts, as_name(baseline)
-        if baseline == "zero":
-            return None
+        name = as_name(baseline)
+        return None if name == "zero" else self._compared(j, name)
+
+    def _compared(self, j: int, baseline: str) -> np.ndarray:
+        made = self.concepts
         if baseline == "mean":
             spots = np.ones(self.adata.n_obs, dtype=bool)
         elif baseline == "others":
@@ -102,8 +104,9 @@ class Explained(Section):
         n_vars = len(self.encoder.var_names)
         if not isinstance(baseline, str):
             return np.tile(profile_baseline(baseline, self.encoder.var_names), (len(chosen), 1))
-        spots = [self.reference_spots(j, baseline) for j in chosen]
-        if spots[0] is None:
+        found = [self.reference_spots(j, baseline) for j in chosen]
+        spots = [s for s in found if s is not None]
+        if not spots:
             return np.zeros((len(chosen), n_vars))
         shared = baseline != "others"
         weights = np.stack(spots[:1] if shared else spots).astype(np.float64)
@@ -124,7 +127,7 @@ class Explained(Section):
             return [sp.csr_matrix(b[None].astype(np.float32)) for b in self.baselines(chosen, baseline)]
         drawn = []
         for j in chosen:
-            pool = np.flatnonzero(self.reference_spots(j, baseline))
+            pool = np.flatnonzero(self._compared(j, as_name(baseline)))
             rng = np.random.default_rng(seed)
             drawn.append(np.sort(rng.choice(pool, min(N_REFERENCES, len(pool)), replace=False)))
         every = np.unique(np.concatenate(drawn))

@@ -15,7 +15,8 @@ class _Count(TorchFunctionMode):
 
     def __init__(self, names: set[str]) -> None:
         super().__init__()
-        self.names, self.calls = names, Counter()
+        self.names = names
+        self.calls: Counter[str] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         name = getattr(func, "__name__", "").rstrip("_")
@@ -50,7 +51,7 @@ def check_hookable(module: nn.Module, x: torch.Tensor) -> None:
     finally:
         for handle in handles:
             handle.remove()
-    through_modules = Counter()
+    through_modules: Counter[str] = Counter()
     for m, n in runs.items():
         through_modules[functions[type(m)]] += n
         if n > 1:

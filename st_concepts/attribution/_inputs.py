@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 from torch import nn
 
+from st_concepts._counts.kind import is_sparse
 from st_concepts.models import Encoder, FeatureMatrix
 
 
@@ -22,7 +22,7 @@ def check_features(features: FeatureMatrix, n_vars: int, what: str = "features")
     ValueError
         If the shape is wrong or a value is NaN or infinite.
     """
-    if sp.issparse(features):
+    if is_sparse(features):
         features = features.tocsr()
         values = features.data
     else:
@@ -35,7 +35,7 @@ def check_features(features: FeatureMatrix, n_vars: int, what: str = "features")
         )
     # a sum is finite unless something is not (or overflows, which the full check then clears)
     if values.size and not np.isfinite(values.sum(dtype=np.float64)) and not np.isfinite(values).all():
-        if sp.issparse(features):
+        if is_sparse(features):
             rows = np.repeat(np.arange(features.shape[0]), np.diff(features.indptr))[~np.isfinite(values)]
         else:
             rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
@@ -46,7 +46,7 @@ def check_features(features: FeatureMatrix, n_vars: int, what: str = "features")
     return features
 
 
-def check_concepts(concepts: np.ndarray, n_latent: int) -> np.ndarray:
+def check_concepts(concepts: np.ndarray | torch.Tensor, n_latent: int) -> np.ndarray:
     """Concept vectors as float64 ``(n_concepts, n_latent)``; a single vector becomes one row.
 
     Raises

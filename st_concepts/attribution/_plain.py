@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +14,7 @@ from st_concepts.attribution._inputs import check_concepts
 from st_concepts.attribution._methods.base import Method, Options, Pass
 from st_concepts.attribution._runner import MAX_DRAWS
 
-Array = np.ndarray | sp.csr_matrix | torch.Tensor
+Array: TypeAlias = np.ndarray | sp.csr_matrix | torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Plain:
             raise ValueError(f"{what} hold NaN or infinite values.")
         return tensor
 
-    def net(self, x: torch.Tensor, codes: None = None) -> torch.Tensor:
+    def net(self, x: torch.Tensor, codes: torch.Tensor | None = None) -> torch.Tensor:
         """Latent means ``(n, n_latent)``."""
         out = self.module(x)
         out = out[0] if isinstance(out, tuple | list) else out
@@ -148,7 +148,7 @@ class Plain:
             start = None
             if form.needs_start:
                 start = self._scores(self.baseline[None], batch_size)
-            elif form.needs_references:
+            elif form.needs_references and self.references is not None:
                 start = self._scores(self.references, batch_size).mean(keepdims=True)
         difference = None if start is None else score - start
         gap = None

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
+from st_concepts._counts.kind import is_sparse
 from st_concepts.attribution._inputs import check_concepts
 from st_concepts.attribution._methods.base import Method
 from st_concepts.models import FeatureMatrix
@@ -44,7 +44,7 @@ def iter_batches(
     (2, 3)
     """
     weights = np.asarray(weights)
-    if sp.issparse(features):
+    if is_sparse(features):
         features = features.tocsr()
     used = np.flatnonzero(weights.any(axis=1))
     for start in range(0, len(used), batch_size):

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from typing import Self
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
+from st_concepts._counts.kind import is_sparse
 from st_concepts._counts.sparse import as_tensor, sparse_product
 from st_concepts.attribution._inputs import check_features, evaluating, modules_of
 from st_concepts.attribution._methods.base import Method, Options
@@ -99,8 +99,8 @@ class Runner:
         """``features @ weight.T`` ``(n, n_hidden)``, without the bias."""
         features = features.astype(self.numpy_dtype, copy=False)
         if self.transposed is None:
-            return features.toarray() if sp.issparse(features) else np.asarray(features)
-        if sp.issparse(features):
+            return features.toarray() if is_sparse(features) else np.asarray(features)
+        if is_sparse(features):
             return sparse_product(features, self.transposed)
         return np.asarray(features) @ self.transposed
 
@@ -126,10 +126,10 @@ class Runner:
         """
         features = features.astype(self.numpy_dtype, copy=False)
         if self.transposed is None:
-            dense = features.toarray() if sp.issparse(features) else np.asarray(features)
+            dense = features.toarray() if is_sparse(features) else np.asarray(features)
             return np.einsum("ng,mng->mg", dense, deltas).astype(np.float64)
-        turned = features.T.tocsr() if sp.issparse(features) else np.asarray(features).T
-        product = sparse_product if sp.issparse(features) else np.matmul
+        turned = features.T.tocsr() if is_sparse(features) else np.asarray(features).T
+        product = sparse_product if is_sparse(features) else np.matmul
         return np.stack([np.einsum("gh,gh->g", product(turned, d), self.transposed) for d in deltas]).astype(np.float64)
 
     def codes(self, codes: np.ndarray | None) -> torch.Tensor | None:

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from st_concepts._counts.kind import is_sparse
 from st_concepts.attribution._inputs import (
     check_baseline,
     check_codes,
@@ -119,7 +120,7 @@ def spot_attributions(
         for first in range(0, features.shape[0], size):
             rows = slice(first, first + size)
             maps.add(features[rows], None if codes is None else codes[rows])
-        return maps.result(sparse=sp.issparse(features))
+        return maps.result(sparse=is_sparse(features))
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class SpotMaps:
     def columns(self, features: FeatureMatrix) -> np.ndarray:
         """The genes asked for, dense."""
         part = features if self.genes is None else features[:, self.genes]
-        return np.asarray(part.toarray() if sp.issparse(part) else part, dtype=self.run.numpy_dtype)
+        return np.asarray(part.toarray() if is_sparse(part) else part, dtype=self.run.numpy_dtype)
 
     def add(self, features: FeatureMatrix, codes: np.ndarray | None) -> None:
         """Add the spots of a chunk."""
@@ -196,7 +197,7 @@ class SpotMaps:
 
     def times(self, features: FeatureMatrix, values: np.ndarray) -> np.ndarray | sp.csr_matrix:
         """``features * values``, sparse where the features are."""
-        if not sp.issparse(features):
+        if not is_sparse(features):
             return self.columns(features) * values
         part = (features if self.genes is None else features[:, self.genes]).tocsr()
         rows = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
@@ -208,7 +209,7 @@ class SpotMaps:
         n_genes = self.run.n_vars if self.genes is None else len(self.genes)
         if not self.values:
             values: np.ndarray | sp.csr_matrix = np.zeros((0, n_genes), dtype=self.run.numpy_dtype)
-        elif sp.issparse(self.values[0]):
+        elif is_sparse(self.values[0]):
             values = sp.vstack(self.values, format="csr")
         else:
             values = np.concatenate(self.values)

@@ -54,7 +54,12 @@ def analyse(adata: AnnData, settings: Settings) -> SpotVAE:
         tl.concepts(adata, model, groupby=s.groupby, estimator=s.estimator, missing=s.missing)
     tl.saliency(adata, model, method=s.method)
     tl.rank_genes_concepts(
-        adata, method=s.statistic, null=s.null, n_null=s.n_null, section_key=s.section_key, seed=s.seed
+        adata,
+        method=s.statistic,  # type: ignore[arg-type]  # text of the command line, which was checked or is checked there
+        null=s.null,
+        n_null=s.n_null,
+        section_key=s.section_key,
+        seed=s.seed,
     )
     if s.n_maps:
         for concept, genes in top_salient(adata, s.n_maps).items():

@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from st_concepts._counts.elsewhere import callers_level
 from st_concepts._counts.frames import obs_column
+from st_concepts._counts.kind import is_sparse
 from st_concepts._counts.labels import Labels, clean_labels, is_boolean, missing_words
 from st_concepts._distributed import all_reduce
 from st_concepts._names import as_names, check_filled, unknown_name
@@ -276,7 +277,7 @@ def _seed_expression(section: Section, sets: list[list[str]]) -> np.ndarray:
     columns = section.encoder.var_names.get_indexer(every)
     values = np.zeros((section.adata.n_obs, len(every)))
     for rows, features, _, _ in section.batches(share=True):
-        values[rows] = features[:, columns].toarray() if hasattr(features, "toarray") else features[:, columns]
+        values[rows] = features[:, columns].toarray() if is_sparse(features) else features[:, columns]
     (values,) = all_reduce(values)
     sd = values.std(0)
     flat = [g for g, s in zip(every, sd, strict=True) if s == 0]

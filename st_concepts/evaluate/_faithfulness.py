@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
+from st_concepts._counts.kind import is_sparse
 from st_concepts._slots import KEYS, concept_slot
 from st_concepts.attribution import Baseline, Explained, Runner
 from st_concepts.models import FeatureMatrix
@@ -154,7 +154,7 @@ def curves(section: Explained, j: int, orders: np.ndarray, steps: np.ndarray, ba
             if not used.size:
                 continue
             block = features[used]
-            block = block.tocsc() if sp.issparse(block) else block
+            block = block.tocsc() if is_sparse(block) else block
             code = None if codes is None else codes[used]
             bias, tensor = run.bias_of(code), run.codes(code)
             whole = run.project(features[used]) + bias
@@ -174,7 +174,7 @@ def curves(section: Explained, j: int, orders: np.ndarray, steps: np.ndarray, ba
 def _gap(run: Runner, block: FeatureMatrix, baseline: np.ndarray, genes: np.ndarray) -> np.ndarray:
     """Share of some genes in the pre-activations, over that of the baseline, ``(n, n_hidden)``."""
     part = block[:, genes]
-    gap = (part.toarray() if sp.issparse(part) else part).astype(run.numpy_dtype) - baseline[genes]
+    gap = (part.toarray() if is_sparse(part) else part).astype(run.numpy_dtype) - baseline[genes]
     if run.transposed is not None:
         return (gap @ run.transposed[genes]).astype(run.numpy_dtype)
     out = np.zeros((len(gap), run.n_hidden), dtype=run.numpy_dtype)

@@ -80,6 +80,6 @@ def clear_faults(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _path_among(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Path | None:
-    named = [a for a in (*args, *kwargs.values()) if isinstance(a, PathLike)]
+    named: list[str | PathLike[str]] = [a for a in (*args, *kwargs.values()) if isinstance(a, PathLike)]
     named += [a for a in (kwargs.get("where"), *args[:1]) if isinstance(a, str)]
     return Path(named[0]) if named else None

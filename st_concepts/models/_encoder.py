@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-FeatureMatrix = sp.csr_matrix | np.ndarray
+FeatureMatrix: TypeAlias = sp.csr_matrix | np.ndarray
 
 
 @dataclass(frozen=True)

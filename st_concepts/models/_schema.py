@@ -116,8 +116,10 @@ def many(other: Check, *, least: int = 0, most: int | None = None, unique: bool 
             other(entry, f"{field}[{i}]")
         if unique and len(set(value)) < len(value):
             seen: set[Any] = set()
-            twice = next(v for v in value if v in seen or seen.add(v))
-            raise FieldError(f"{field} holds {shown(twice)} twice")
+            for entry in value:
+                if entry in seen:
+                    raise FieldError(f"{field} holds {shown(entry)} twice")
+                seen.add(entry)
 
     return check
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 from torch import nn
 
 from st_concepts._counts.frames import column
+from st_concepts._counts.kind import is_sparse
 from st_concepts.models._encoder import FeatureMatrix, FirstLayer
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class _Rest(nn.Module):
         width = a.shape[1] - self.n_carried
         x, covariates = a[:, :width], a[:, width:]
         for block, injected in zip(self.blocks, self.injected, strict=True):
-            for layer in block:
+            for layer in block.children():
                 if injected and isinstance(layer, nn.Linear):
                     x = torch.cat([x, covariates], dim=1)
                 x = layer(x)
@@ -80,7 +80,7 @@ class ScviEncoder:
     @property
     def n_latent(self) -> int:
         """Number of latent dimensions."""
-        return self._first.rest.mean.out_features
+        return self._first.rest.get_parameter("mean.weight").shape[0]
 
     @property
     def fingerprint(self) -> str:
@@ -107,7 +107,7 @@ class ScviEncoder:
         counts = counts.astype(np.float32)
         if not self._log_variational:
             return counts
-        return counts.log1p() if sp.issparse(counts) else np.log1p(counts)
+        return counts.log1p() if is_sparse(counts) else np.log1p(counts)
 
     def codes(self, obs: pd.DataFrame) -> np.ndarray | None:
         """Code of each spot's combination of covariates, int64 ``(n,)``; `None` where the encoder does not see them.
@@ -211,7 +211,7 @@ def _layer(model: Any) -> str | None:
     return str(held.attr_key) if held.attr_name == "layers" else None
 
 
-def _split(encoder: nn.Module, n_vars: int) -> tuple[FirstLayer, list[int]]:
+def _split(encoder: Any, n_vars: int) -> tuple[FirstLayer, list[int]]:
     """First layer and rest of scvi's encoder, and the number of levels of each covariate (0: not seen)."""
     layers = encoder.encoder
     levels = list(layers.n_cat_list)

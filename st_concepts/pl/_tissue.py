@@ -161,7 +161,8 @@ def _crop(ax: Axes, pixels: np.ndarray) -> None:
 def _point_size(spatial: np.ndarray, ax: Axes) -> float:
     """Area of a point, in points squared, such that neighbours nearly touch."""
     box = ax.get_position()
-    width, height = ax.figure.get_size_inches() * (box.width, box.height)
+    whole, dpi = ax.figure.bbox, ax.figure.dpi
+    width, height = whole.width / dpi * box.width, whole.height / dpi * box.height
     extent = np.ptp(spatial, axis=0)
     extent[extent == 0] = 1.0
     per_inch = max(extent[0] / max(width, 1e-6), extent[1] / max(height, 1e-6))

@@ -80,7 +80,8 @@ class MarkerTable:
 
     def packed(self) -> dict[str, Any]:
         """What the page reads: titles, and values column by column, text as numbers of a list."""
-        columns, values = [], []
+        columns: list[dict[str, str]] = []
+        values: list[Any] = []
         for name in self.frame.columns:
             kind = _KINDS.get(name, "number")
             columns.append(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -66,7 +65,7 @@ class MoranNull(NullModel):
         coords: NDArray[np.float64] | None = None,
         sections: ArrayLike | None = None,
         graph: sp.sparray | sp.spmatrix | None = None,
-    ) -> Self:
+    ) -> MoranNull:
         """See `moran_null`."""
         return moran_null(coords, sections, graph=graph)
 
@@ -271,10 +270,10 @@ def moran_null(
             )
         average = tile_mean(balanced_tiles(xy, number, codes))
         unit_codes = np.repeat(np.arange(len(size)), number)
-    if user_graph is None:
+    if user_graph is None and xy is not None:
         # tiles are cut at medians, so their centres line up without being a grid
-        units_xy, units_kind = (xy, kind) if average is None else (average @ xy, "delaunay")
-        weights = spatial_graph(units_xy, unit_codes, kind=units_kind)
+        units_kind: GraphKind = kind if average is None else "delaunay"
+        weights = spatial_graph(xy if average is None else average @ xy, unit_codes, kind=units_kind)
     elif average is None:
         weights = user_graph
     else:

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
+from st_concepts._counts.kind import is_sparse
 from st_concepts._registry import Registry
 from st_concepts.stats._sums import ColumnSums, Matrix, RowStream, Sums
 
@@ -141,7 +142,10 @@ class DrawnCounter(Counter):
 
     def hits(self, b: NDArray[np.float64] | None, varies: NDArray[np.bool_]) -> Hits:
         """One product a target."""
-        return lambda j, limit: (np.abs(self.copies[j] @ b.astype(np.float32)) >= limit).sum(axis=0)
+        if b is None:
+            raise ValueError("Drawn copies are counted with the coefficients of the genes, and there are none.")
+        coef = b.astype(np.float32)
+        return lambda j, limit: (np.abs(self.copies[j] @ coef) >= limit).sum(axis=0)
 
 
 NULLS: Registry[type[NullModel]] = Registry(
@@ -192,6 +196,6 @@ def null_model(
 
 def dense(values: Matrix) -> NDArray[np.float64]:
     """As a dense float64 array."""
-    if sp.issparse(values):
+    if is_sparse(values):
         values = values.toarray()
     return np.asarray(values, dtype=np.float64)

@@ -163,7 +163,8 @@ def run(X: RowStream, jobs: Sequence[Job], n_null: int, rng: np.random.Generator
     todo = [(i, genes) for i, null in enumerate(nulls) for genes in _gene_ranges(null, X.shape[1])]
     while todo:
         # groups that take the same range of genes share a pass as far as what they gather fits into memory
-        genes, room, now = todo[0][1], GATHERED_BYTES, []
+        genes, room = todo[0][1], GATHERED_BYTES
+        now: list[int] = []
         for i, wanted in list(todo):
             need = nulls[i].bytes_a_gene * (genes.stop - genes.start)
             if wanted == genes and (not now or need <= room):
@@ -188,7 +189,8 @@ def _fill_range(job: Job, sums: Sums, genes: slice, n_null: int, counter: Counte
     target, n_genes = job.target, genes.stop - genes.start
     if sums.coefficients(slice(0, 0)) is None:
         part = Genes.from_sums(genes, sums)
-        fill(target, part, n_null, counter and counter.hits(None, part.varies), job.out, job.empirical)
+        hits = None if counter is None else counter.hits(None, part.varies)
+        fill(target, part, n_null, hits, job.out, job.empirical)
         return
     step = max(min(BLOCK_ENTRIES // max(len(target.coef), 1), -(-n_genes // (size() if shared else 1))), 1)
     parts = [slice(a, min(a + step, n_genes)) for a in range(0, n_genes, step)]
@@ -202,8 +204,11 @@ def _fill_range(job: Job, sums: Sums, genes: slice, n_null: int, counter: Counte
                 values[at, target.concepts] = 0.0
             continue
         b = sums.coefficients(local)
+        if b is None:
+            raise ValueError(f"{type(sums).__name__} gives coefficients of some genes, but none of others.")
         part = Genes.from_coefficients(at, target, cross[:, local], ss[local], total[local], b)
-        fill(target, part, n_null, counter and counter.hits(b, part.varies), job.out, job.empirical)
+        hits = None if counter is None else counter.hits(b, part.varies)
+        fill(target, part, n_null, hits, job.out, job.empirical)
     if shared:
         for values, known in zip(written, all_reduce(*(v[genes, target.concepts] for v in written)), strict=True):
             values[genes, target.concepts] = known

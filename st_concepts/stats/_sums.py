@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from st_concepts._distributed import all_reduce
 
-Matrix = NDArray | sp.sparray | sp.spmatrix
+Matrix: TypeAlias = NDArray | sp.sparray | sp.spmatrix
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class ColumnSums(Sums):
         super().__init__(sections, y, keep, n_genes)
         self._project = project
         self._parts: list[tuple[slice, sp.csr_matrix]] = []
-        self._columns: sp.csc_array | None = None
+        self._columns: sp.csc_array  # from `finish` on
 
     def add_entries(self, spots: slice, block: sp.csr_matrix) -> None:
         """Keep the block."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from st_concepts._counts.kind import is_sparse
 from st_concepts._counts.origins import refuse_inside
 from st_concepts._counts.store import LayerWriter, open_layer, refuse_existing
 from st_concepts._distributed import size as n_processes
@@ -125,8 +126,8 @@ def saliency_map(
             "fewer genes, or raise memory_budget."
         )
     if store is None:
-        blocks = list(maps)
-        values = np.concatenate(blocks) if maps.dense else sp.vstack(blocks, format="csr", dtype=np.float32)
+        held = list(maps)
+        values = np.concatenate(held) if maps.dense else sp.vstack(held, format="csr", dtype=np.float32)
     else:
         with LayerWriter(store, name, adata.shape, sparse=not maps.dense) as writer, closing(iter(maps)) as blocks:
             for block in blocks:
@@ -193,10 +194,10 @@ class _Maps:
         entries = n_obs * len(self.in_model)
         if self.sparse_values:
             X = self.section.adata.X if self.section.layer is None else self.section.adata.layers[self.section.layer]
-            entries = min(entries, X.nnz) if sp.issparse(X) else entries
+            entries = min(entries, X.nnz) if is_sparse(X) else entries
         return 8 * entries
 
-    def __iter__(self) -> Iterator[np.ndarray | sp.csr_matrix]:
+    def __iter__(self) -> Generator[np.ndarray | sp.csr_matrix, None, None]:
         # one generator for all batches, so that the draws do not begin anew with each of them
         options = replace(self.options, seed=np.random.default_rng(self.options.seed))
         encoder, n_vars = self.section.encoder, self.section.adata.n_vars
@@ -218,7 +219,7 @@ class _Maps:
                     found.append(getattr(part, key))
             if self.dense:
                 block = np.zeros((part.values.shape[0], n_vars), dtype=np.float32)
-                block[:, self.in_data] = part.values.toarray() if sp.issparse(part.values) else part.values
+                block[:, self.in_data] = part.values.toarray() if is_sparse(part.values) else part.values
                 yield block
                 continue
             values = sp.csr_matrix(part.values, dtype=np.float32)

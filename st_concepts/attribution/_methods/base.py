@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from st_concepts._registry import Registry
 if TYPE_CHECKING:
     from st_concepts.attribution._methods.forms import Form
 
+T = TypeVar("T")
 # pre-activations (n, n_hidden) and codes (n,) or None to latent means (n, n_latent)
 Net = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 QUADRATURES = ("gausslegendre", "riemann_trapezoid", "riemann_middle", "riemann_left", "riemann_right")
@@ -55,7 +56,7 @@ class Options:
     quadrature: str = "gausslegendre"
     n_samples: int = 50
     noise_sd: float = 0.1
-    seed: int = 0
+    seed: int | np.random.Generator = 0
     q: float = 95.0
     tau: float | None = None
     modified: bool = False
@@ -85,8 +86,13 @@ class Options:
 class Hidden(Protocol):
     """What random numbers are drawn for: the values that enter the net."""
 
-    hidden_shape: tuple[int, ...]
-    numpy_dtype: Any
+    @property
+    def hidden_shape(self) -> tuple[int, ...]:
+        """Shape of what enters the net, of one spot."""
+
+    @property
+    def numpy_dtype(self) -> Any:
+        """Type of the numbers."""
 
     def noise_factor(self) -> np.ndarray | None:
         """``F`` with ``F F^T`` the covariance that unit noise on the features has there; `None` is the identity."""
@@ -128,6 +134,19 @@ class Pass:
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """``array`` where the spots are, in their type."""
         return torch.as_tensor(array).to(self.a)
+
+
+def given(value: T | None, what: str) -> T:
+    """``value``, which the engines give to the methods and forms that ask for it.
+
+    Raises
+    ------
+    ValueError
+        It is `None`.
+    """
+    if value is None:
+        raise ValueError(f"This method needs {what}, and there is none.")
+    return value
 
 
 @dataclass(frozen=True)

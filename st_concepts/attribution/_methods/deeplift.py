@@ -11,7 +11,7 @@ from torch import nn
 
 from st_concepts.attribution._backward import ELSEWHERE, ODD_AT_ZERO, RELU, BackwardRule, override, pull_back
 from st_concepts.attribution._hookable import check_hookable
-from st_concepts.attribution._methods.base import Method, Options, Pass, register
+from st_concepts.attribution._methods.base import Method, Options, Pass, given, register
 from st_concepts.attribution._methods.forms import FORMS
 
 
@@ -53,11 +53,11 @@ class DeepLift(Method):
 
     def multipliers(self, spots: Pass) -> torch.Tensor:
         """One pass back with spots and baselines in one batch."""
-        a, codes = spots.a, spots.codes
+        a, codes, start = spots.a, spots.codes, given(spots.start, "a baseline")
         both = None if codes is None else torch.cat([codes, codes])
         directions = spots.directions.expand(-1, a.shape[0], -1)
         twice = torch.cat([directions, torch.zeros_like(directions)], dim=1)
-        return pull_back(spots.net, torch.cat([a, spots.start]), both, twice, Rescale())[:, : a.shape[0]]
+        return pull_back(spots.net, torch.cat([a, start]), both, twice, Rescale())[:, : a.shape[0]]
 
     def by_captum(
         self, module: nn.Module, score: Callable, x: torch.Tensor, start: torch.Tensor, options: Options

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from st_concepts.attribution._backward import pull_back
-from st_concepts.attribution._methods.base import Hidden, Method, Options, Pass, register
+from st_concepts.attribution._methods.base import Hidden, Method, Options, Pass, given, register
 from st_concepts.attribution._methods.forms import Form, Values
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class ExpectedForm(Form):
 
     def add_to_groups(self, sums: GroupSums, entries: Entries) -> None:
         """Multipliers are added up at the spots and at the references they were drawn for."""
-        run, n_samples, draws = sums.run, sums.options.n_samples, entries.draws
+        run, n_samples, draws = sums.run, sums.options.n_samples, given(entries.draws, "random numbers")
         latent = run.latent(entries.a, entries.codes)
         for k, part in entries.parts:
             spots = entries.cut(part, sums)
@@ -83,7 +83,7 @@ class ExpectedForm(Form):
         own = maps.columns(chunk.features)
         values, sums, shift = np.zeros_like(own), np.zeros(len(own)), run.tensor(chunk.bias)
         spots = maps.spots(chunk)
-        for which, delta in passes(spots, maps.reference_start, shift, chunk.draws):
+        for which, delta in passes(spots, maps.reference_start, shift, given(chunk.draws, "random numbers")):
             step = chunk.a - maps.reference_start[torch.as_tensor(which, device=run.device)] - shift
             sums += (delta[0] * step).sum(1).cpu().numpy() / n_samples
             values += run.back(delta[0].cpu().numpy(), maps.genes) * (own - maps.reference_genes[which]) / n_samples
@@ -94,9 +94,10 @@ class ExpectedForm(Form):
         """The same on the inputs of a plain module."""
         total = torch.zeros_like(x)
         zero = torch.zeros((), dtype=x.dtype, device=x.device)
-        draws = plain.draw(len(x))
-        for which, delta in passes(plain.spots(x, None), plain.references, zero, draws):
-            total += delta[0] * (x - plain.references[torch.as_tensor(which, device=x.device)]) / draws.shape[1]
+        draws = given(plain.draw(len(x)), "random numbers")
+        references = given(plain.references, "references")
+        for which, delta in passes(plain.spots(x, None), references, zero, draws):
+            total += delta[0] * (x - references[torch.as_tensor(which, device=x.device)]) / draws.shape[1]
         return total
 
 

@@ -7,18 +7,20 @@ With multipliers ``D`` on the pre-activations and the first-layer weights ``W``,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+
+from st_concepts.attribution._methods.base import given
 
 if TYPE_CHECKING:
     from st_concepts.attribution._group import Entries, GroupSums
     from st_concepts.attribution._plain import Plain
     from st_concepts.attribution._spot import Chunk, SpotMaps
 
-Values = np.ndarray | sp.csr_matrix
+Values: TypeAlias = np.ndarray | sp.csr_matrix
 
 
 class Form(ABC):
@@ -120,7 +122,7 @@ class DifferenceForm(GradientForm):
         """Sparse where the features are and the baseline is zero."""
         delta = maps.multipliers(chunk)
         # the sum over genes of (x - b) * (delta W) is delta . (W x - W b)
-        maps.sums.append((delta * (chunk.a - chunk.start)).sum(1).cpu().numpy().astype(np.float64))
+        maps.sums.append((delta * (chunk.a - given(chunk.start, "a baseline"))).sum(1).cpu().numpy().astype(np.float64))
         values = maps.run.back(delta.cpu().numpy(), maps.genes)
         baseline = maps.baseline if maps.genes is None else maps.baseline[maps.genes]
         if baseline.any() or not sp.issparse(chunk.features):

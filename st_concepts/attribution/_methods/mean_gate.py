@@ -25,7 +25,7 @@ _FIRST |= {T.__getitem__, T.view, T.reshape, T.flatten, torch.flatten, T.clone, 
 _FIRST |= {torch.chunk, T.chunk, torch.split, T.split}
 # what may be asked of a tensor without depending on its values
 _ASK = {T.size, T.dim, T.numel, T.is_contiguous, T.__len__}
-_ASK |= {p.__get__ for p in (T.shape, T.dtype, T.device, T.ndim, T.is_cuda, T.requires_grad)}
+_ASK |= {getattr(T, name).__get__ for name in ("shape", "dtype", "device", "ndim", "is_cuda", "requires_grad")}
 
 
 class NotShallow(Exception):

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
+from st_concepts._counts.kind import is_sparse
 from st_concepts.attribution._methods.base import Method, Options, register
 from st_concepts.attribution._methods.forms import Form, Values
 from st_concepts.models import FeatureMatrix
@@ -32,7 +33,7 @@ def differences(
     """Entries of ``features - baseline`` that are not zero: rows, genes and values, some spots at a time."""
     n, n_vars = features.shape
     wanted = np.arange(n_vars) if genes is None else genes
-    if sp.issparse(features) and not baseline[wanted].any():
+    if is_sparse(features) and not baseline[wanted].any():
         entries = (features if genes is None else features[:, wanted]).tocoo()
         keep = entries.data != 0
         yield entries.row[keep], wanted[entries.col[keep]], entries.data[keep]
@@ -40,7 +41,7 @@ def differences(
     step = max(1, _MAX_DENSE // max(1, len(wanted)))
     for first in range(0, n, step):
         block = features[first : first + step]
-        block = (block if genes is None else block[:, wanted]) if not sp.issparse(block) else block[:, wanted].toarray()
+        block = (block if genes is None else block[:, wanted]) if not is_sparse(block) else block[:, wanted].toarray()
         gap = np.asarray(block, dtype=np.float64) - baseline[wanted]
         rows, columns = np.nonzero(gap)
         yield rows + first, wanted[columns], gap[rows, columns]
@@ -124,7 +125,7 @@ class OcclusionForm(Form):
         values = sp.csr_matrix((np.asarray(drops, dtype=run.numpy_dtype), (rows, columns)), shape=shape)
         values = values if place is None else values[:, place]
         at_zero = not (maps.baseline if wanted is None else maps.baseline[wanted]).any()
-        return values.tocsr() if sp.issparse(features) and at_zero else values.toarray()
+        return values.tocsr() if is_sparse(features) and at_zero else values.toarray()
 
     def of_inputs(self, plain: Plain, x: torch.Tensor) -> torch.Tensor:
         """Captum's, see `Occlusion.by_captum`."""

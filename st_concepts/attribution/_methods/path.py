@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from st_concepts.attribution._backward import pull_back
-from st_concepts.attribution._methods.base import Method, Pass, register
+from st_concepts.attribution._methods.base import Method, Pass, given, register
 from st_concepts.attribution._methods.forms import FORMS
 from st_concepts.attribution._methods.mean_gate import MeanGate, NotShallow
 
@@ -40,7 +40,8 @@ class IntegratedGradients(Method):
         Pre-activations are linear in the features, so the line between two spots is a line here as well. Behind a
         single layer of rectified units one backward pass gives the same sum as all steps (`MeanGate`).
         """
-        net, a, a0, codes, directions = spots.net, spots.a, spots.start, spots.codes, spots.directions
+        net, a, codes, directions = spots.net, spots.a, spots.codes, spots.directions
+        a0 = given(spots.start, "a baseline")
         points = quadrature(spots.options.quadrature, spots.options.n_steps)
         both = None if codes is None else torch.cat([codes, codes])
         twice = directions.repeat(1, 2, 1) if directions.shape[1] > 1 else directions

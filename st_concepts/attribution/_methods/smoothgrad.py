@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from st_concepts.attribution._backward import pull_back
-from st_concepts.attribution._methods.base import Hidden, Method, Options, Pass, register
+from st_concepts.attribution._methods.base import Hidden, Method, Options, Pass, given, register
 from st_concepts.attribution._methods.forms import FORMS
 
 
@@ -33,7 +33,7 @@ class SmoothGrad(Method):
 
     def multipliers(self, spots: Pass) -> torch.Tensor:
         """Mean over the copies."""
-        noise = spots.tensor(spots.draws)
+        noise = spots.tensor(given(spots.draws, "random numbers"))
         total = torch.zeros((spots.directions.shape[0], *spots.a.shape), dtype=spots.a.dtype, device=spots.a.device)
         for s in range(noise.shape[1]):
             total += pull_back(spots.net, spots.a + noise[:, s], spots.codes, spots.directions)

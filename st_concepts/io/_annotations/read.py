@@ -140,8 +140,9 @@ def read_annotation(
     if overlap not in get_args(Overlap):
         raise ValueError(f"overlap={overlap!r} is unknown; use {', '.join(map(repr, get_args(Overlap)))}.")
     if isinstance(path, Mapping):
-        options = {"kind": kind, "column": column, "element": element, "coordinate_system": coordinate_system}
-        options |= {"label": label, "scale": scale, "overlap": overlap, "categories": categories, "missing": missing}
+        options: dict[str, Any] = {"kind": kind, "column": column, "element": element, "label": label, "scale": scale}
+        options |= {"coordinate_system": coordinate_system, "overlap": overlap}
+        options |= {"categories": categories, "missing": missing}
         every = by_section(adata, path, key, section_key, read_annotation, options)
         out = adata.copy() if copy else adata
         out.obs[key] = pd.Series(every, index=out.obs_names)

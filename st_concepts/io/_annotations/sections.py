@@ -137,7 +137,7 @@ def _sections(adata: AnnData, section_key: str) -> tuple[np.ndarray, list[str]]:
         have = ", ".join(map(str, adata.obs.columns)) or "none"
         raise KeyError(f"section_key={section_key!r} is not a column of adata.obs (it has: {have}).")
     values = obs_column(adata.obs, section_key)
-    sections = np.where(values.isna(), None, values.astype(str))
+    sections: np.ndarray = np.where(values.isna(), None, values.astype(str))  # type: ignore[assignment]  # numpy: no None
     return sections, [s for s in dict.fromkeys(sections) if s is not None]
 
 

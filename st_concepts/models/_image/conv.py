@@ -66,7 +66,8 @@ class ConvConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ConvConfig:
         """The inverse of `to_dict`, lists from JSON included."""
-        return cls(**{k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()})
+        read: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
+        return cls(**read)
 
     @property
     def coarse(self) -> tuple[int, int]:
@@ -169,9 +170,10 @@ class ConvVAE(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                 nn.init.xavier_uniform_(layer.weight, generator=generator)
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         # a third faster on CPUs than channels first
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # which the types of torch leave out
 
     @property
     def device(self) -> torch.device:

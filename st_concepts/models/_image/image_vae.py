@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ class ImageSource(Protocol):
         """Images ``(b, channels, height, width)``, uint8 or float in [0, 1]; those that cannot be read are left out."""
 
 
-Images = np.ndarray | torch.Tensor | ImageSource
+Images: TypeAlias = np.ndarray | torch.Tensor | ImageSource
 
 
 class ImageVAE(ImageModel):

@@ -54,7 +54,7 @@ def warm_start(
         share = load(rows[: 10 * batch_size]).to(device)
         occupied = torch.ones_like(share[0, 0]) if mask is None else mask
         mean = ((share * occupied).sum((0, 2, 3)) / (len(share) * occupied.sum())).clamp(1e-3, 1 - 1e-3)
-        module.decoder.body[-1].bias.copy_(torch.logit(mean))
+        module.decoder.body[-1].get_parameter("bias").copy_(torch.logit(mean))
     optimizer = torch.optim.Adam(module.parameters(), lr=lr, eps=1e-7)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=n_epochs * n_batches, pct_start=0.25)
     rng = np.random.default_rng(seed)

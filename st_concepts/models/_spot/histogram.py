@@ -55,7 +55,7 @@ class CountHistogram:
 
     def to(self, device: torch.device) -> CountHistogram:
         """The same on another device."""
-        moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in vars(self).items()}
+        moved: dict[str, Any] = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in vars(self).items()}
         return CountHistogram(**moved)
 
     def log_likelihood(self, log_theta: torch.Tensor) -> torch.Tensor:
@@ -96,7 +96,7 @@ class _LogRising(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         return grad * ctx.saved_tensors[0], None
 
 

@@ -67,7 +67,7 @@ class _NBRest(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         opposite, grad_log_theta = ctx.saved_tensors
         return -grad * opposite, grad * grad_log_theta, None, None, None, None
 

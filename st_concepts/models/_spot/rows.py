@@ -82,7 +82,7 @@ class SpotRows:
             counts.indptr.astype(np.int64),
             counts.indices.astype(np.int32, copy=False),
             counts.data,
-            log_normalize(counts, target_sum, size=size).data,
+            np.asarray(log_normalize(counts, target_sum, size=size).data),
             size,
             codes,
             counts.shape[1],
@@ -157,8 +157,10 @@ def concatenate(parts: Sequence[SpotRows]) -> SpotRows:
     ends = np.cumsum([0] + [len(p.indices) for p in parts])
     indptr = np.concatenate([parts[0].indptr[:1], *(p.indptr[1:] + e for p, e in zip(parts, ends, strict=False))])
     codes = None if parts[0].codes is None else np.concatenate([p.codes for p in parts])
-    rest = (np.concatenate([getattr(p, k) for p in parts]) for k in ("indices", "counts", "features", "size"))
-    return SpotRows(indptr, *rest, codes, parts[0].n_vars)
+    indices, counts, features, size = (
+        np.concatenate([getattr(p, k) for p in parts]) for k in ("indices", "counts", "features", "size")
+    )
+    return SpotRows(indptr, indices, counts, features, size, codes, parts[0].n_vars)
 
 
 def use_sparse(density: float, device: torch.device) -> bool:

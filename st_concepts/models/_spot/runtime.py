@@ -20,9 +20,17 @@ T = TypeVar("T")
 class Runtime(Protocol):
     """What the fit loop asks of the processes that share a step."""
 
-    device: torch.device
-    rank: int
-    size: int
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+
+    @property
+    def size(self) -> int:
+        """Number of processes."""
 
     def setup(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """Module and optimizer as they are to be called."""
@@ -130,16 +138,11 @@ class Plan:
                 "Several devices, nodes or another precision need Lightning Fabric: pip install lightning-fabric."
             ) from error
         devices = self.devices
+        words: dict[str, Any] = {"strategy": self.strategy, "precision": self.precision}  # which Fabric checks itself
         if self.device.type == "cuda" and self.device.index is not None and devices == 1:
             devices = [self.device.index]
         try:
-            return Fabric(
-                accelerator=self.device.type,
-                devices=devices,
-                num_nodes=self.num_nodes,
-                strategy=self.strategy,
-                precision=self.precision,
-            )
+            return Fabric(accelerator=self.device.type, devices=devices, num_nodes=self.num_nodes, **words)
         except Exception as error:
             raise ValueError(
                 f"Lightning Fabric refuses devices={self.devices!r}, num_nodes={self.num_nodes}, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -47,7 +48,7 @@ class FitState:
     best: float = math.nan
     best_epoch: int = 0
     step: int = 0
-    epoch_rng: dict[str, Any] = field(default_factory=dict)
+    epoch_rng: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, module: SpotModule, optimizer: torch.optim.Optimizer, seed: int, device: torch.device) -> Self:

@@ -150,7 +150,7 @@ def _power_iteration(
         for x, codes in stream():
             rows = SparseRows.of(x, transpose=True)
             y = rows.times(table).numpy().astype(np.float64) - shift[codes]
-            acc += rows.transpose.times(torch.from_numpy(y.astype(np.float32))).numpy()
+            acc += rows.turned().times(torch.from_numpy(y.astype(np.float32))).numpy()
             for s in np.unique(codes):
                 by_section[s] += y[codes == s].sum(0)
         if shared:
