@@ -100,7 +100,7 @@ def open_plain(path: Path) -> BinaryIO:
     """The bytes of a file, unpacked where it is gzipped, which its name need not tell."""
     with path.open("rb") as handle:
         zipped = handle.read(2) == GZIP_MAGIC
-    return gzip.open(path) if zipped else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path) if zipped else path.open("rb")  # type: ignore[return-value]  # both read bytes
 
 
 def _said(path: Path, head: bytes) -> str | None:

@@ -218,7 +218,7 @@ def _code(argv: list[str]) -> int:
     try:
         code = app(args=argv or ["--help"], prog_name=PROGRAM, standalone_mode=False)
     except _ClickException as error:
-        message = error.format_message()  # type: ignore[attr-defined]
+        message = error.format_message()  # type: ignore[attr-defined]  # of click
         complain("error", " ".join(message.split()).rstrip(".") + _see_help(error))
         return 2
     except typer.Abort as error:

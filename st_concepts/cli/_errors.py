@@ -130,7 +130,7 @@ def complain(kind: str, text: str) -> None:
 
 def _nowhere(stream: io.TextIOBase | object) -> None:
     with contextlib.suppress(OSError, AttributeError, ValueError), open(os.devnull, "w", encoding="utf-8") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())  # type: ignore[union-attr]
+        os.dup2(nowhere.fileno(), stream.fileno())  # type: ignore[union-attr]  # a real file has one
 
 
 def quiet_warnings() -> None:

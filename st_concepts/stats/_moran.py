@@ -70,7 +70,7 @@ class MoranNull(NullModel):
         return moran_null(coords, sections, graph=graph)
 
     @property
-    def n_obs(self) -> int:  # type: ignore[override]
+    def n_obs(self) -> int:  # type: ignore[override]  # derived
         """Number of spots."""
         return len(self.sections)
 
@@ -80,7 +80,7 @@ class MoranNull(NullModel):
         return self.weights.shape[0]
 
     @property
-    def blocks(self) -> NDArray[np.intp]:  # type: ignore[override]
+    def blocks(self) -> NDArray[np.intp]:  # type: ignore[override]  # derived
         """Block of each coefficient."""
         out, first = [], 0
         for part in self.parts:
@@ -89,7 +89,7 @@ class MoranNull(NullModel):
         return np.concatenate(out) if out else np.zeros(0, dtype=np.intp)
 
     @property
-    def dims(self) -> NDArray[np.float64]:  # type: ignore[override]
+    def dims(self) -> NDArray[np.float64]:  # type: ignore[override]  # derived
         """Coefficients in each block."""
         return np.bincount(self.blocks).astype(np.float64)
 

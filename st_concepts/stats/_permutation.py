@@ -61,7 +61,7 @@ class PermutationNull(NullModel):
         return cls(section_codes(sections, n_obs))
 
     @property
-    def n_obs(self) -> int:  # type: ignore[override]
+    def n_obs(self) -> int:  # type: ignore[override]  # derived
         """Number of spots."""
         return len(self.sections)
 
@@ -71,12 +71,12 @@ class PermutationNull(NullModel):
         return np.argsort(self.sections, kind="stable")
 
     @property
-    def blocks(self) -> NDArray[np.intp]:  # type: ignore[override]
+    def blocks(self) -> NDArray[np.intp]:  # type: ignore[override]  # derived
         """One block per section."""
         return np.sort(self.sections)
 
     @property
-    def dims(self) -> NDArray[np.float64]:  # type: ignore[override]
+    def dims(self) -> NDArray[np.float64]:  # type: ignore[override]  # derived
         """Spots less one, per section."""
         size = np.bincount(self.sections)
         return np.maximum(size[size > 0] - 1.0, 1.0)

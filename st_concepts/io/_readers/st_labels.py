@@ -116,7 +116,7 @@ def _one_hot(
         both = [order[k] for k in np.flatnonzero(hot[:, at])]
         raise ValueError(f"{path}: spot {spots[at]!r} has {len(both)} labels, {both}. A spot may have one at most.")
     which = hot.argmax(axis=0)
-    any_label = hot.any(axis=0)
+    any_label: list[bool] = np.asarray(hot.any(axis=0)).tolist()
     return spots, [order[k] if yes else None for k, yes in zip(which, any_label, strict=True)], order
 
 
@@ -176,8 +176,9 @@ def match_labels(
             UserWarning,
             stacklevel=3,
         )
-    values = np.array(list(labels), dtype=object)
-    return np.where(hit, values[found], None)
+    values = np.array(list(labels), dtype=object)[found]
+    values[~hit] = None
+    return values
 
 
 def _lookup(table: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, bool]:

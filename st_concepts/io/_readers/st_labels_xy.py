@@ -52,7 +52,7 @@ def as_two_columns(path: Path, rows: Rows, column: str | None = None) -> Rows | 
     label = _label(path, text, others, [name for name in header if name], column)
     if label is None:
         return None
-    spots = columns[named] if named is not None else list(map(_spot, columns[xy[0]], columns[xy[1]]))  # type: ignore[index]
+    spots = columns[named] if named is not None else list(map(_spot, columns[xy[0]], columns[xy[1]]))  # type: ignore[index]  # named or x and y
     two = zip(body, spots, columns[label], strict=True)
     # spots without a position belong to no spot of the section
     return [(rows[0][0], ["spot", "label"])] + [(line, [spot, value]) for (line, _), spot, value in two if spot]
@@ -65,7 +65,7 @@ def _label(path: Path, text: list[str], others: list[str], header: list[str], co
         return column.lower()
     known = [name for name in _LABEL if name in others]
     if known or len(text) <= 1:
-        return (known or text or [None])[0]
+        return next(iter(known or text), None)
     raise ValueError(f"{path}: which column holds the labels? Choose with column=: {', '.join(text)}.")
 
 

@@ -57,7 +57,7 @@ class ConvConfig:
     ) -> ConvConfig:
         """The same from any sequences; one ``kernel`` serves all blocks."""
         kernels = (kernel,) * len(channels) if isinstance(kernel, int) else tuple(kernel)
-        return cls(tuple(shape), int(n_latent), tuple(channels), kernels, tuple(hidden))  # type: ignore[arg-type]
+        return cls(tuple(shape), int(n_latent), tuple(channels), kernels, tuple(hidden))  # type: ignore[arg-type]  # checked above
 
     def to_dict(self) -> dict[str, Any]:
         """For the header of a model file."""

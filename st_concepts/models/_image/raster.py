@@ -156,7 +156,7 @@ def make_raster(
         shape=(int(shape[1]), int(shape[0])),
         pixel=index[:, 1] * int(shape[0]) + index[:, 0],
         pixel_size=(float(size[0]), float(size[1])),
-        origin=tuple(float(c) for c in corner + first * size),  # type: ignore[arg-type]
+        origin=tuple(float(c) for c in corner + first * size),  # type: ignore[arg-type]  # two numbers
         kind=kind,
         coarsened=1.0 if same else float((size / pitch).max()),
     )
