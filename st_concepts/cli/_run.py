@@ -81,39 +81,16 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
     """Read, check everything that can be wrong before the work starts, work, write."""
     files = replace(files, image=form.image, checkpoint=settings.checkpoint).expanded()
     settings = replace(settings, checkpoint=files.checkpoint)
-    if files.out.suffix not in (".h5ad", ".zarr"):
-        raise UsageError(f"--out {files.out} must end in .h5ad or .zarr.")
-    if files.report is not None:
-        check_report("--report", files.report)
-    if form.raw and settings.layer is not None:
-        raise UsageError(f"--raw and --layer {settings.layer} name two matrices of counts; leave one out.")
-    if settings.statistic not in STATISTICS:
-        raise UsageError(f"--statistic {settings.statistic} is unknown; use {' or '.join(STATISTICS)}.")
-    files.plan().check()
-    get_method(settings.method)
-    get_estimator(settings.estimator)
-
+    _check_options(files, settings, form)
     kind = form.kind or io.detect_kind(files.source)
     adata = _read(files, form, settings)
     if old := drop_results(adata):
         complain("note", f"{files.source} holds earlier results, which are replaced: {', '.join(old)}.")
     settings = replace(settings, null=_null(adata, settings.null))
-    _check_column(adata, "--groupby", settings.groupby)
-    for option, name in (("--batch-key", settings.batch_key), ("--section-key", settings.section_key)):
-        if name is not None:
-            _check_column(adata, option, name)
-    said = check_tissue(adata, settings, drawn=files.pictures is not None or files.report is not None)
-    _check_labels(adata, settings.groupby, settings.missing)
-    if files.out.suffix == ".zarr" and any(":" in str(v) for v in adata.obs[settings.groupby].dropna().unique()):
-        raise UsageError(
-            f"--groupby {settings.groupby}: a label holds a colon, which a ranking in a zarr store cannot; rename "
-            "it, or let --out end in .h5ad."
-        )
-    check_counts(adata, settings.layer)
+    said = _check_data(adata, files, settings)
     if min_spots:
         adata = _seen(adata, settings.layer, min_spots)
     say(f"data: {files.source} ({READERS[kind].what}), {adata.n_obs} spots x {adata.n_vars} genes")
-
     with warnings.catch_warnings():
         for remark in said:
             warnings.filterwarnings("ignore", message=re.escape(remark))
@@ -137,6 +114,38 @@ def run_file(files: Files, settings: Settings, *, form: Form, min_spots: int, st
         report.write(adata, files.report, model=model, stability=stability, seed=settings.seed)
         written.append(files.report)
     say("written: " + ", ".join(map(str, written)))
+
+
+def _check_options(files: Files, settings: Settings, form: Form) -> None:
+    """What can be known before anything is read."""
+    if files.out.suffix not in (".h5ad", ".zarr"):
+        raise UsageError(f"--out {files.out} must end in .h5ad or .zarr.")
+    if files.report is not None:
+        check_report("--report", files.report)
+    if form.raw and settings.layer is not None:
+        raise UsageError(f"--raw and --layer {settings.layer} name two matrices of counts; leave one out.")
+    if settings.statistic not in STATISTICS:
+        raise UsageError(f"--statistic {settings.statistic} is unknown; use {' or '.join(STATISTICS)}.")
+    files.plan().check()
+    get_method(settings.method)
+    get_estimator(settings.estimator)
+
+
+def _check_data(adata: AnnData, files: Files, settings: Settings) -> list[str]:
+    """What can be known before the fit; returns the remarks that were made."""
+    _check_column(adata, "--groupby", settings.groupby)
+    for option, name in (("--batch-key", settings.batch_key), ("--section-key", settings.section_key)):
+        if name is not None:
+            _check_column(adata, option, name)
+    said = check_tissue(adata, settings, drawn=files.pictures is not None or files.report is not None)
+    _check_labels(adata, settings.groupby, settings.missing)
+    if files.out.suffix == ".zarr" and any(":" in str(v) for v in adata.obs[settings.groupby].dropna().unique()):
+        raise UsageError(
+            f"--groupby {settings.groupby}: a label holds a colon, which a ranking in a zarr store cannot; rename "
+            "it, or let --out end in .h5ad."
+        )
+    check_counts(adata, settings.layer)
+    return said
 
 
 def _read(files: Files, form: Form, settings: Settings) -> AnnData:

@@ -158,12 +158,10 @@ def read_annotation(
     elif kind == "xenium":
         labels, order, remarks = _from_selections(adata, Path(where).expanduser(), label, column, scale, overlap)
     else:
-        if kind == "geojson":
-            regions, remarks = clear_faults(read_geojson)(Path(where).expanduser(), key=key, column=column, label=label)
-        elif kind == "napari":
-            regions, remarks = _napari(Path(where).expanduser(), label, column)
-        else:
+        if kind == "spatialdata":
             regions, remarks = _shapes(source, element, column, coordinate_system)
+        else:
+            regions, remarks = _outlines(Path(where).expanduser(), kind, key=key, column=column, label=label)
         points, frames = _points(adata, scale)
         labels, order, more = clear_faults(spots_in)(regions, points, overlap=overlap, where=where, frames=frames)
         remarks += more
@@ -174,19 +172,24 @@ def read_annotation(
     values = _categorical(labels, order, categories, where)
     for remark in remarks:
         warnings.warn(f"{where}: {remark}.", UserWarning, stacklevel=2)
-    unlabelled = int(pd.isna(values).sum())
-    logger.info(
-        "%s: %d of %d spots labelled (%s), %d without a label%s",
-        where,
-        adata.n_obs - unlabelled,
-        adata.n_obs,
-        ", ".join(f"{name} {int((labels == name).sum())}" for name in order),
-        unlabelled,
-        blank,
-    )
+    _log(where, labels, order, int(pd.isna(values).sum()), blank)
     out = adata.copy() if copy else adata
     out.obs[key] = pd.Series(values, index=out.obs_names)
     return out if copy else None
+
+
+def _log(where: str, labels: np.ndarray, order: list[str], unlabelled: int, blank: str) -> None:
+    n, counts = len(labels), ", ".join(f"{name} {int((labels == name).sum())}" for name in order)
+    message = "%s: %d of %d spots labelled (%s), %d without a label%s"
+    logger.info(message, where, n - unlabelled, n, counts, unlabelled, blank)
+
+
+def _outlines(
+    path: Path, kind: str, *, key: str, column: str | None, label: str | None
+) -> tuple[list[Region], list[str]]:
+    if kind == "napari":
+        return _napari(path, label, column)
+    return clear_faults(read_geojson)(path, key=key, column=column, label=label)
 
 
 @clear_faults

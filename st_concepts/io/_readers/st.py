@@ -135,28 +135,10 @@ def read_st(
         matched = match_labels(coords, spots, labels, where=str(path))
         obs[label_key] = as_categorical(matched, order, layers, where=str(path))
 
-    matrix: np.ndarray | None = None
-    if alignment is not None:
-        if isinstance(alignment, np.ndarray):
-            matrix = _alignment.check_alignment(alignment, where="alignment")
-        else:
-            matrix = _alignment.read_alignment(existing_file(alignment, "alignment"))
-        # scale after the affine map: pixels of the image at hand
-        matrix = matrix @ np.diag([image_scale, image_scale, 1.0])
+    matrix = None if alignment is None else _matrix(alignment, image_scale)
     spatial: dict[str, Any] = {}
     if image is not None:
-        sizes = {"hires": hires, "lowres": lowres}
-        if isinstance(image, np.ndarray):
-            (width, height), images = _image.reduce_image(image, sizes)
-        else:
-            (width, height), images = _image.read_image(existing_file(image, "image"), sizes)
-        if matrix is None:
-            matrix = _alignment.array_spanning_image(width, height, array_size)
-        _check_inside(_alignment.apply_alignment(coords, matrix), width, height, _alignment.pitch_in_pixels(matrix))
-        spatial["images"] = images
-        spatial["scalefactors"] = {
-            f"tissue_{name}_scalef": max(pixels.shape[:2]) / max(width, height) for name, pixels in images.items()
-        }
+        matrix, spatial = _placed(image, coords, matrix, array_size, {"hires": hires, "lowres": lowres})
     if matrix is not None:
         diameter = spot_diameter * _alignment.pitch_in_pixels(matrix)
         spatial.setdefault("scalefactors", {})["spot_diameter_fullres"] = diameter
@@ -167,6 +149,34 @@ def read_st(
     if spatial:
         adata.uns[KEYS.SPATIAL] = {library_id: spatial}
     return adata
+
+
+def _matrix(alignment: PathOrName | np.ndarray, image_scale: float) -> np.ndarray:
+    """From the array to pixels of the image at hand, which is scaled after the affine map."""
+    if isinstance(alignment, np.ndarray):
+        matrix = _alignment.check_alignment(alignment, where="alignment")
+    else:
+        matrix = _alignment.read_alignment(existing_file(alignment, "alignment"))
+    return matrix @ np.diag([image_scale, image_scale, 1.0])
+
+
+def _placed(
+    image: PathOrName | np.ndarray,
+    coords: np.ndarray,
+    matrix: np.ndarray | None,
+    array_size: tuple[int, int],
+    sizes: dict[str, int],
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The map to pixels, by default of an array that spans the image, and the image with its scale factors."""
+    if isinstance(image, np.ndarray):
+        (width, height), images = _image.reduce_image(image, sizes)
+    else:
+        (width, height), images = _image.read_image(existing_file(image, "image"), sizes)
+    if matrix is None:
+        matrix = _alignment.array_spanning_image(width, height, array_size)
+    _check_inside(_alignment.apply_alignment(coords, matrix), width, height, _alignment.pitch_in_pixels(matrix))
+    scales = {f"tissue_{name}_scalef": max(pixels.shape[:2]) / max(width, height) for name, pixels in images.items()}
+    return matrix, {"images": images, "scalefactors": scales}
 
 
 def _counts(counts: PathOrName | AnnData) -> tuple[AnnData, np.ndarray, str]:
