@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from st_concepts._names import as_names, unknown_name
-from st_concepts.pl._finish import finish, given_axes, new_axes
+from st_concepts.pl._finish import axes_for, finish
 from st_concepts.pl._groups import INSIDE, OUTSIDE, palette
 
 if TYPE_CHECKING:
@@ -56,10 +56,7 @@ def faithfulness(
     """
     _check(table, ("concept", "curve", "n_genes", "score", "score_random", "score_random_sd", "area"), "faithfulness")
     names = _chosen(table, concepts)
-    axes = given_axes(ax, len(names))
-    own = axes is None
-    if axes is None:
-        axes = new_axes(len(names), ncols=ncols, panel=(3.8, 3.2))
+    axes, own = axes_for(ax, len(names), ncols=ncols, panel=(3.8, 3.2))
     for panel, name in zip(axes, names, strict=True):
         part = table[table["concept"] == name]
         for curve, line in (("deletion", "-"), ("insertion", "--")):
@@ -117,7 +114,7 @@ def randomization(
     """
     _check(table, ("concept", "layer", "n_random", "repeat", value), "model_randomization")
     names = _chosen(table, concepts)
-    (panel,), own = _one(ax, (4.6, 3.4))
+    (panel,), own = axes_for(ax, 1, ncols=1, panel=(4.6, 3.4))
     layers = list(dict.fromkeys(table["layer"]))
     for name, color in zip(names, palette(len(names)), strict=True):
         found = table[table["concept"] == name].groupby("layer")[value].agg(["mean", "min", "max"]).reindex(layers)
@@ -176,7 +173,7 @@ def stability(
     """
     _check(table, ("concept", "model_a", "model_b", value), "stability")
     names = _chosen(table, concepts)
-    (panel,), own = _one(ax, (1.2 + 0.7 * len(names), 3.2))
+    (panel,), own = axes_for(ax, 1, ncols=1, panel=(1.2 + 0.7 * len(names), 3.2))
     for x, name in enumerate(names):
         values = table.loc[table["concept"] == name, value].to_numpy(dtype=float)
         # side by side, so that equal values do not hide each other
@@ -192,11 +189,6 @@ def stability(
     panel.spines[["top", "right"]].set_visible(False)
     finish(panel.figure, "stability.png", show=show, save=save, own=own)
     return panel
-
-
-def _one(ax: Axes | None, size: tuple[float, float]) -> tuple[list[Axes], bool]:
-    axes = given_axes(ax, 1)
-    return (new_axes(1, ncols=1, panel=size), True) if axes is None else (axes, False)
 
 
 def _check(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:

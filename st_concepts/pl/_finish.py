@@ -31,10 +31,13 @@ def new_axes(n: int, *, ncols: int, panel: tuple[float, float], keep: Sequence[i
     return [grid.ravel()[j] for j in kept]
 
 
-def given_axes(ax: Any, n: int) -> list[Axes] | None:
+def axes_for(ax: Any, n: int, **new: Any) -> tuple[list[Axes], bool]:
+    """The user's axes, or those of `new_axes`, and whether they are our own."""
+    return (new_axes(n, **new), True) if ax is None else (given_axes(ax, n), False)
+
+
+def given_axes(ax: Any, n: int) -> list[Axes]:
     """The user's axes as a list; `ValueError` where their number does not fit."""
-    if ax is None:
-        return None
     axes = list(ax) if hasattr(ax, "__len__") else [ax]
     if len(axes) != n:
         raise ValueError(f"ax holds {len(axes)} axes, but there are {n} panels to draw; pass one for each.")
@@ -44,19 +47,9 @@ def given_axes(ax: Any, n: int) -> list[Axes] | None:
 def finish(figure: Any, name: str, *, show: bool | None, save: str | os.PathLike[str] | bool | None, own: bool) -> None:
     """Save and show as scanpy does, except that ``save`` is a path and taken as it is.
 
-    Parameters
-    ----------
-    figure
-        What was drawn.
-    name
-        File name to use below ``scanpy.settings.figdir`` when ``save`` is `True`.
-    show
-        `None` follows ``scanpy.settings.autoshow`` for a figure of our own that is not saved.
-    save
-        Path of the picture; without a suffix ``.png`` is added. `True` writes to ``scanpy.settings.figdir``, and so
-        does `None` for a figure of our own where ``scanpy.settings.autosave`` is set.
-    own
-        Whether the figure was made here: only such a one is closed after saving.
+    ``save=True`` writes ``name`` below ``scanpy.settings.figdir``, and so does `None` for a figure of our own where
+    ``scanpy.settings.autosave`` is set; a path without a suffix gets ``.png``. ``show=None`` follows
+    ``scanpy.settings.autoshow`` for a figure of our own that is not saved. Only such a one is closed after saving.
     """
     import matplotlib.pyplot as plt
     import scanpy as sc

@@ -12,7 +12,7 @@ from anndata import AnnData
 from st_concepts._slots import KEYS
 from st_concepts.concepts import read_concepts
 from st_concepts.get import concept_scores as get_scores
-from st_concepts.pl._finish import finish, given_axes, new_axes
+from st_concepts.pl._finish import axes_for, finish
 from st_concepts.pl._groups import INSIDE, OUTSIDE, chosen, members_of
 from st_concepts.stats import auroc
 
@@ -79,10 +79,7 @@ def concept_histograms(
     frame = get_scores(adata, key=key)
     picked = chosen(concepts, made)
     found = members_of(adata, made, groupby)
-    axes = given_axes(ax, len(picked))
-    own = axes is None
-    if axes is None:
-        axes = new_axes(len(picked), ncols=ncols, panel=(3.8, 3.0))
+    axes, own = axes_for(ax, len(picked), ncols=ncols, panel=(3.8, 3.0))
     for panel, j in zip(axes, picked, strict=True):
         score = frame.iloc[:, j].to_numpy(dtype=np.float64)
         inside, outside = score[found.inside[:, j]], score[found.outside[:, j]]

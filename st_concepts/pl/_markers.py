@@ -98,7 +98,7 @@ def markers(
     made = read_concepts(adata, concepts_key)
     names = [made.names[j] for j in chosen(concepts, made)]
     genes = _genes(adata, names, n, key or concept_slot(KEYS.RANK, concepts_key))
-    group = _groups(adata, made, groupby, concepts_key)
+    group = one_group(members_of(adata, made, groupby), concept_scores(adata, key=concepts_key).to_numpy())
     column = groupby or str(made.params.get("groupby") or "")
     colors = colors_of(adata, column) if column in adata.obs else {}
     light = _light_copy(adata, [gene for part in genes.values() for gene in part], made, group, colors)
@@ -107,7 +107,9 @@ def markers(
 
     options: dict[str, Any] = {"show": False, "groupby": _GROUP}
     if kind == "heatmap":
-        _standardise(light)
+        values = light.X.toarray()
+        spread = values.std(0)
+        light.X = (values - values.mean(0)) / np.where(spread > 0, spread, 1.0)
         options |= {"swap_axes": True, "show_gene_labels": True, "cmap": "RdBu_r", "vmin": -2.5, "vmax": 2.5}
         options["figsize"] = (8.0, 1.5 + 0.19 * light.n_vars)
     else:
@@ -142,11 +144,6 @@ def _genes(adata: AnnData, names: Sequence[str], n: int, key: str) -> dict[str, 
     return out
 
 
-def _groups(adata: AnnData, made: ConceptSet, groupby: str | None, key: str) -> pd.Categorical:
-    scores = concept_scores(adata, key=key).to_numpy()
-    return one_group(members_of(adata, made, groupby), scores)
-
-
 def _light_copy(
     adata: AnnData, genes: list[str], made: ConceptSet, group: pd.Categorical, colors: dict[str, str]
 ) -> AnnData:
@@ -175,12 +172,6 @@ def _light_copy(
         colors.get(name, c) for name, c in zip(present, palette(len(present)), strict=True)
     ]
     return light
-
-
-def _standardise(light: AnnData) -> None:
-    values = light.X.toarray()
-    spread = values.std(0)
-    light.X = (values - values.mean(0)) / np.where(spread > 0, spread, 1.0)
 
 
 def _label_heatmap(axes: dict[str, Axes]) -> None:

@@ -243,26 +243,13 @@ def saliency_map(
         )
     map_ = sp.csc_matrix(as_csr(adata.layers[layer]))
     filled = np.asarray(abs(map_).sum(0)).ravel()
-    if genes is None:
+    if genes is not None:
+        index = _mapped_genes(adata, as_names(genes), filled, made.names[j])
+    else:
         index = np.flatnonzero(filled)
         index = index[np.argsort(-filled[index], kind="stable")][:_MOST_PANELS]
         if not index.size:
             raise ValueError(f"adata.layers[{layer!r}] is zero everywhere; map some genes with stc.tl.saliency_map.")
-    else:
-        wanted = as_names(genes)
-        index = adata.var_names.astype(str).get_indexer(wanted)
-        missing = [gene for gene, i in zip(wanted, index, strict=True) if i < 0]
-        if missing:
-            raise KeyError(
-                f"Genes that are not in adata.var_names: {', '.join(missing[:5])}; "
-                f"{unknown_name(missing[0], adata.var_names)}"
-            )
-        empty = [gene for gene, i in zip(wanted, index, strict=True) if filled[i] == 0]
-        if empty:
-            raise ValueError(
-                f"The saliency of {', '.join(empty[:5])} for {made.names[j]} was not computed (or is zero everywhere): "
-                f"run stc.tl.saliency_map(adata, model, concept={made.names[j]!r}, genes={empty[:5]!r})."
-            )
     values = [pd.Series(map_[:, i].toarray().ravel(), index=adata.obs_names) for i in index]
     return draw(
         adata,
@@ -289,3 +276,19 @@ def _mapped_concept(adata: AnnData, made: ConceptSet, key: str) -> int:
         have = ", ".join(made.names[j] for j in mapped) or "none yet"
         raise ValueError(f"Name the concept whose map is drawn: concept=...; there are maps of: {have}.")
     return mapped[0]
+
+
+def _mapped_genes(adata: AnnData, genes: list[str], filled: np.ndarray, concept: str) -> np.ndarray:
+    """Columns of the genes asked for, all of which have a map."""
+    index = adata.var_names.astype(str).get_indexer(genes)
+    if missing := [gene for gene, i in zip(genes, index, strict=True) if i < 0]:
+        raise KeyError(
+            f"Genes that are not in adata.var_names: {', '.join(missing[:5])}; "
+            f"{unknown_name(missing[0], adata.var_names)}"
+        )
+    if empty := [gene for gene, i in zip(genes, index, strict=True) if filled[i] == 0]:
+        raise ValueError(
+            f"The saliency of {', '.join(empty[:5])} for {concept} was not computed (or is zero everywhere): "
+            f"run stc.tl.saliency_map(adata, model, concept={concept!r}, genes={empty[:5]!r})."
+        )
+    return index

@@ -54,10 +54,8 @@ def draw(
     for remark in [*sections.remarks, *remarks]:
         warnings.warn(remark, UserWarning, stacklevel=callers_level())
     n = len(values) * len(sections.names)
-    axes = given_axes(ax, n)
-    own = axes is None
-    if axes is None:
-        axes = panels(adata, sections, len(values), ncols=ncols, width=width)
+    own = ax is None
+    axes = panels(adata, sections, len(values), ncols=ncols, width=width) if own else given_axes(ax, n)
     position = iter(axes)
     for (section, rows), image in zip(sections.rows(), images, strict=True):
         for value, title, option in zip(values, titles, options, strict=True):

@@ -176,29 +176,16 @@ def _page(
     import jinja2
 
     table = _markers.markers(adata, made, n_rows, agreed)
-    doubtful = _tables.doubtful(adata, made, n_rows or _MOST_LISTED)
-    layer = str(made.params.get("layer") or "") or None
-    placed = _overlays.sections(adata, rows, *sections)
-    data = {
-        "spots": adata.obs_names[rows].astype(str).tolist(),
-        "sections": placed,
-        "overlays": _overlays.collect(adata, made, genes, rows),
-        "concepts": made.names,
-        "genes": genes,
-        "histograms": _tables.histograms(adata, made),
+    data = _for_scripts(adata, made, genes, rows) | {
+        "sections": _overlays.sections(adata, rows, *sections),
         "markers": None if table is None else table.packed(),
-        "doubtful": doubtful,
-        "scales": {name: _scale(name) for name in _overlays.SCALES},
-        "best": _overlays.BEST,
-        "inside": INSIDE,
-        "outside": OUTSIDE,
-        "webgl": len(rows) > _SVG_SPOTS,
+        "doubtful": _tables.doubtful(adata, made, n_rows or _MOST_LISTED),
     }
     own = importlib.resources.files("st_concepts.report")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         (own / "template.html").read_text(encoding="utf-8")
     )
-    names = [s["name"] for s in placed if s["name"]]
+    names = [s["name"] for s in data["sections"] if s["name"]]
     return template.render(
         title=title or (", ".join(names) if names else "Concepts of tissue layers"),
         n_obs=adata.n_obs,
@@ -210,11 +197,11 @@ def _page(
         written=datetime.now(UTC).strftime("%Y-%m-%d"),
         table=table,
         top=[] if table is None else table.top(12),
-        doubtful=doubtful,
+        doubtful=data["doubtful"],
         checks=[(c.heading, c.caption, *_tables.plain(c.table, n_rows or _MOST_LISTED)) for c in checks],
         settings=_tables.settings(adata, made, model),
         versions=_tables.versions(),
-        fingerprint=_tables.fingerprint(adata, layer),
+        fingerprint=_tables.fingerprint(adata, str(made.params.get("layer") or "") or None),
         citations=_tables.citations(adata),
         webgl=data["webgl"],
         still=_still(adata, made, rows, sections[0]),
@@ -225,6 +212,22 @@ def _page(
         data=_pack.json_for_script(data),
         **embedded,
     )
+
+
+def _for_scripts(adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], rows: np.ndarray) -> dict[str, Any]:
+    """What the scripts of the page draw."""
+    return {
+        "spots": adata.obs_names[rows].astype(str).tolist(),
+        "overlays": _overlays.collect(adata, made, genes, rows),
+        "concepts": made.names,
+        "genes": genes,
+        "histograms": _tables.histograms(adata, made),
+        "scales": {name: _scale(name) for name in _overlays.SCALES},
+        "best": _overlays.BEST,
+        "inside": INSIDE,
+        "outside": OUTSIDE,
+        "webgl": len(rows) > _SVG_SPOTS,
+    }
 
 
 def _quick(model: SpotVAE, n_obs: int) -> bool:

@@ -25,21 +25,9 @@ Overlap = Literal["smallest", "error", "none"]
 def spots_in(
     regions: list[Region], points: np.ndarray, *, overlap: Overlap, where: str, frames: dict[str | float, float]
 ) -> tuple[np.ndarray, list[str], list[str]]:
-    """Label of each spot whose centre is in a polygon or on its edge.
+    """Label of each spot whose centre is in a polygon or on its edge, in the frame of ``points`` ``(n_obs, 2)``.
 
-    Parameters
-    ----------
-    regions
-        Polygons in the frame of ``points``; those without a label are ignored.
-    points
-        float64 ``(n_obs, 2)``.
-    overlap
-        For a spot in polygons of different labels: ``"smallest"`` takes the label of the polygon of least area (an
-        outline drawn within another), ``"none"`` leaves it unlabelled, ``"error"`` raises.
-    where
-        Name of the annotation, for messages.
-    frames
-        Other scales that the polygons could be in, by name or number, to be named in the error.
+    ``frames`` are other scales that the polygons could be in, by name or number, to be named in an error.
 
     Returns
     -------
@@ -49,22 +37,10 @@ def spots_in(
         Labels in the order of the file, those without a spot included.
     remarks
         What a person should know.
-
-    Raises
-    ------
-    ValueError
-        No polygon touches any spot (with both bounding boxes); no polygon has a label; overlap where that is an error.
     """
     import shapely
 
-    named = [r for r in regions if r.label is not None]
-    remarks = []
-    if not named:
-        raise ValueError(f"{where}: none of its {len(regions)} polygons has a class or a name; set one for each layer.")
-    if len(named) < len(regions):
-        remarks.append(f"{len(regions) - len(named)} polygons without a class are ignored")
-    if (bad := next((r.label for r in named if r.label is not None and no_text(r.label)), None)) is not None:
-        raise ValueError(f"{where}: the label {bad[:60]!a} has a character that is no text; correct it in the file.")
+    named, remarks = _named(regions, where)
     finite = np.isfinite(points).all(1)
     if not finite.any():
         raise ValueError(f"{where}: none of the {len(points)} spots has finite coordinates in obsm['spatial'].")
@@ -78,7 +54,7 @@ def spots_in(
         raise ValueError(_wrong_frame(named, points[finite], where, frames))
     remarks += _likelier_frame(named, points[finite], len(np.unique(spot)), frames)
     area = np.array([r.shape.area for r in named])
-    best = np.full(len(points), -1)
+    best = np.full(len(points), -1)  # the polygon of least area: an outline drawn within another
     by_size = np.argsort(-area[polygon], kind="stable")
     best[spot[by_size]] = polygon[by_size]
     labels = np.array([None] * len(points), dtype=object)
@@ -103,14 +79,19 @@ def spots_in(
     return labels, order, remarks
 
 
-def plane_of(stored: Any) -> np.ndarray:
-    """``obsm["spatial"]`` as float64 ``(n_obs, 2)``.
+def _named(regions: list[Region], where: str) -> tuple[list[Region], list[str]]:
+    """Regions that have a label, and a remark where others have none."""
+    named = [r for r in regions if r.label is not None]
+    if not named:
+        raise ValueError(f"{where}: none of its {len(regions)} polygons has a class or a name; set one for each layer.")
+    if bad := next((r.label for r in named if r.label and no_text(r.label)), None):
+        raise ValueError(f"{where}: the label {bad[:60]!a} has a character that is no text; correct it in the file.")
+    left = len(regions) - len(named)
+    return named, [f"{left} polygons without a class are ignored"] if left else []
 
-    Raises
-    ------
-    ValueError
-        It has other than numbers, or fewer than two columns.
-    """
+
+def plane_of(stored: Any) -> np.ndarray:
+    """``obsm["spatial"]`` as float64 ``(n_obs, 2)``; `ValueError` where it has other than numbers, or one column."""
     try:
         points = np.asarray(stored, dtype=np.float64)
     except (TypeError, ValueError):

@@ -12,6 +12,7 @@ import torch
 
 from st_concepts._log import bar
 from st_concepts.models._image.conv import ConvVAE, elbo_terms
+from st_concepts.models._spot.fit import check_finite
 
 Load = Callable[[np.ndarray], torch.Tensor]
 """Indices ``(b,)`` to images ``(b', c, h, w)`` between 0 and 1; ``b'`` is smaller than ``b`` where some are missing."""
@@ -31,6 +32,14 @@ class ImageFitOptions:
     seed: int
     progress: bool
     name: str
+
+
+def check_options(share: float, batch_size: int, patience: int, max_epochs: int | None) -> None:
+    """`ValueError` where an option of `ImageVAE.fit` or `GeneVAE.fit` is out of range."""
+    if not 0.0 <= share < 1.0:
+        raise ValueError(f"validation_fraction={share} must be at least 0 and below 1.")
+    if batch_size < 2 or patience < 1 or (max_epochs is not None and max_epochs < 0):
+        raise ValueError("batch_size must be at least 2, patience at least 1, max_epochs at least 0.")
 
 
 @torch.no_grad()
@@ -64,30 +73,10 @@ def fit_images(
     *,
     mask: torch.Tensor | None = None,
 ) -> list[dict[str, float]]:
-    """Train ``module`` in place; leave it, in eval mode, in the state with the smallest held-out loss.
+    """Train ``module`` in place; leave it, in eval mode, in the state with the smallest held-out loss, or the last.
 
-    Parameters
-    ----------
-    module
-        The model.
-    load
-        Gives images by index.
-    train, held_out
-        Indices to train on and to stop on; without the latter the last state is kept.
-    options
-        Settings.
-    mask
-        float ``(h, w)``, see `elbo_terms`.
-
-    Returns
-    -------
-    One record per epoch, the start included: ``epoch``, ``train_loss`` (cross-entropy + weighted KL per image),
+    Gives one record per epoch, the start included: ``epoch``, ``train_loss`` (cross-entropy + weighted KL per image),
     ``validation_loss`` (NaN without held-out images), ``kl`` (nats per image).
-
-    Raises
-    ------
-    FloatingPointError
-        The loss is not finite any more.
     """
     device = module.device
     mask = None if mask is None else mask.to(device)
@@ -127,17 +116,12 @@ def fit_images(
                 optimizer.step()
                 if schedule is not None:
                     schedule.step()
-                total, total_kl, n = (
-                    total + float(loss.detach()) * len(x),
-                    total_kl + float(kl.detach()) * len(x),
-                    n + len(x),
-                )
+                n += len(x)
+                total += float(loss.detach()) * len(x)
+                total_kl += float(kl.detach()) * len(x)
             if n == 0:
                 raise ValueError("No batch held two or more images; fewer images are missing or batch_size is larger.")
-            if not math.isfinite(total):
-                raise FloatingPointError(
-                    f"The loss became non-finite in epoch {epoch} with lr={options.lr}. Call fit() with a smaller lr."
-                )
+            check_finite(total, epoch, options.lr)
             judged = judge()
             history.append({"epoch": epoch, "train_loss": total / n, "validation_loss": judged, "kl": total_kl / n})
             epochs.set_postfix(loss=f"{total / n:.2f}", held_out=f"{judged:.2f}")

@@ -22,7 +22,7 @@ from st_concepts._slots import KEYS
 from st_concepts.models import _checkpoint
 from st_concepts.models._image.base import ImageModel
 from st_concepts.models._image.conv import ConvConfig, ConvEncoder, ConvVAE
-from st_concepts.models._image.fit import ImageFitOptions, fit_images
+from st_concepts.models._image.fit import ImageFitOptions, check_options, fit_images
 from st_concepts.models._image.gene_images import gene_images, gene_rows, loader, principal_scores
 from st_concepts.models._image.gene_recipe import RECIPES
 from st_concepts.models._image.raster import Raster, make_raster
@@ -165,25 +165,17 @@ class GeneVAE(ImageModel):
         recipe = RECIPES[self._config["recipe"]]
         batch_size = recipe.batch_size if batch_size is None else batch_size
         share = recipe.validation_fraction if validation_fraction is None else validation_fraction
-        if not 0.0 <= share < 1.0:
-            raise ValueError(f"validation_fraction={share} must be at least 0 and below 1.")
-        if batch_size < 2 or patience < 1 or (max_epochs is not None and max_epochs < 0):
-            raise ValueError("batch_size must be at least 2, patience at least 1, max_epochs at least 0.")
+        check_options(share, batch_size, patience, max_epochs)
         images, seen = self._images(self._data(None), None)
-        rows = np.flatnonzero(seen >= recipe.min_spots)
-        if len(rows) < _MIN_GENES:
-            raise ValueError(
-                f"Only {len(rows)} of {len(seen)} genes are seen in at least {recipe.min_spots} spots; GeneVAE learns "
-                f"from genes and needs {_MIN_GENES}. Give it all genes of the section, not a selection."
-            )
-        np.random.default_rng(self._config["seed"]).shuffle(rows)
+        seed = self._config["seed"]
+        rows = _enough_spots(seen, recipe.min_spots)
+        np.random.default_rng(seed).shuffle(rows)
         n_held = round(share * len(rows))
         held, train = rows[:n_held], rows[n_held:]
         steps = max(1, len(train) // batch_size)
-        module = ConvVAE(self._conv, seed=self._config["seed"]).to(as_device(device))
+        module = ConvVAE(self._conv, seed=seed).to(as_device(device))
         mask = torch.from_numpy(self._raster.mask.astype(np.float32)) if recipe.masked else None
         load = loader(images, self._raster.shape)
-        seed = self._config["seed"]
         if recipe.warm_epochs:
             warm_start(
                 module,
@@ -333,18 +325,8 @@ class GeneVAE(ImageModel):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights, configuration, raster and spot names to one file, through a temporary one."""
-        r = self._raster
-        header = self._header() | {
-            "raster": {
-                "shape": r.shape,
-                "pixel": r.pixel.tolist(),
-                "pixel_size": r.pixel_size,
-                "origin": r.origin,
-                "kind": r.kind,
-                "coarsened": r.coarsened,
-            },
-        }
-        _checkpoint.write(path, self._kind, self.module.state_dict(), header)
+        raster = vars(self._raster) | {"pixel": self._raster.pixel.tolist()}
+        _checkpoint.write(path, self._kind, self.module.state_dict(), self._header() | {"raster": raster})
 
     @classmethod
     def load(
@@ -384,6 +366,17 @@ class GeneVAE(ImageModel):
             check_counts(adata, model_layer(adata, model.layer, None))
             model._adata = adata
         return model
+
+
+def _enough_spots(seen: np.ndarray, min_spots: int) -> np.ndarray:
+    """Genes to fit on; `ValueError` where they are too few."""
+    rows = np.flatnonzero(seen >= min_spots)
+    if len(rows) < _MIN_GENES:
+        raise ValueError(
+            f"Only {len(rows)} of {len(seen)} genes are seen in at least {min_spots} spots; GeneVAE learns from genes "
+            f"and needs {_MIN_GENES}. Give it all genes of the section, not a selection."
+        )
+    return rows
 
 
 def _positions(adata: AnnData, key: str) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from st_concepts.models import _checkpoint
 from st_concepts.models._image.base import ImageModel
 from st_concepts.models._image.conv import ConvConfig, ConvEncoder, ConvVAE
-from st_concepts.models._image.fit import ImageFitOptions, Load, fit_images
+from st_concepts.models._image.fit import ImageFitOptions, Load, check_options, fit_images
 from st_concepts.models._spot.encoder import as_device
 
 
@@ -137,10 +137,7 @@ class ImageVAE(ImageModel):
         ValueError
             Images of another shape, not between 0 and 1, too few, or an option is out of range.
         """
-        if not 0.0 <= validation_fraction < 1.0:
-            raise ValueError(f"validation_fraction={validation_fraction} must be at least 0 and below 1.")
-        if batch_size < 2 or patience < 1 or max_epochs < 0:
-            raise ValueError("batch_size must be at least 2, patience at least 1, max_epochs at least 0.")
+        check_options(validation_fraction, batch_size, patience, max_epochs)
         load, n = self._source(images)
         if n < 2:
             raise ValueError(f"{n} images are too few to fit on.")

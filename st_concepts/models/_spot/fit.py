@@ -43,6 +43,14 @@ class FitOptions:
     progress: bool
 
 
+def check_finite(loss: float, epoch: int, lr: float) -> None:
+    """`FloatingPointError` where the loss of an epoch is not finite."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"The loss became non-finite in epoch {epoch} with lr={lr}. Call fit() with a smaller lr."
+        )
+
+
 @torch.no_grad()
 def held_out_nll(module: SpotModule, data: SpotData) -> float:
     """Negative log likelihood per spot of the molecules held out, at the posterior mean given the training counts."""
@@ -128,21 +136,8 @@ def fit_module(
 ) -> tuple[list[dict[str, float]], int]:
     """Train ``module`` in place and leave it in its best state; epoch 0 is the start itself.
 
-    Parameters
-    ----------
-    module
-        At its start, on the device of ``runtime``.
-    data, options
-        What to fit, and how.
-    runtime
-        Processes that share the work; by default this one alone.
-    checkpoints
-        Where the state is kept, and continued from where there is one.
-
-    Returns
-    -------
-    One record per epoch, ``epoch``, ``train_loss`` (NaN at 0), ``validation_nll`` (NaN without held-out counts), and
-    the epoch whose state was kept.
+    Gives a record per epoch (``epoch``, ``train_loss``, NaN at 0, ``validation_nll``, NaN without held-out counts) and
+    the epoch whose state was kept. Where ``checkpoints`` hold a state, the fit goes on from there.
     """
     runtime = runtime or SingleProcess(module.encoder_weight.device)
     if options.max_epochs == 0 and checkpoints is None:  # an optimizer costs a second of imports
@@ -156,8 +151,7 @@ def fit_module(
         state.record(math.nan, held_out_nll(module, data))
         state.keep(state.history[0]["validation_nll"])
         _save(checkpoints, state, runtime)
-    histogram = data.histogram.to(runtime.device)
-    elbo, stepper = runtime.setup(Elbo(module, histogram, options.kl_weight), optimizer)
+    elbo, stepper = runtime.setup(Elbo(module, data.histogram.to(runtime.device), options.kl_weight), optimizer)
     done = state.epoch  # epochs that are complete
     shown = bar(
         range(done + 1, 1 + (done if state.stopped(options.patience) else options.max_epochs)),
@@ -169,10 +163,7 @@ def fit_module(
         for epoch in shown:
             loss = _train_epoch(elbo, data, stepper, options, runtime, state, checkpoints)
             nll = held_out_nll(module, data)
-            if not math.isfinite(loss) or (data.held_out is not None and not math.isfinite(nll)):
-                raise FloatingPointError(
-                    f"The loss became non-finite in epoch {epoch} with lr={options.lr}. Call fit() with a smaller lr."
-                )
+            check_finite(loss if data.held_out is None else loss + nll, epoch, options.lr)
             state.record(loss, nll)
             shown.set_postfix(loss=f"{loss:.1f}", held_out=f"{nll:.2f}")
             if data.held_out is None or nll < state.best - options.min_delta * abs(state.best):
