@@ -99,13 +99,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return self.register(thing, replace=replace)
 
     def find(self, name: str | T) -> T:
-        """The thing called ``name``; a thing is returned as it is, registered or not.
-
-        Raises
-        ------
-        ValueError
-            There is none of that name; the message lists the names.
-        """
+        """The thing called ``name``; a thing is returned as it is, registered or not."""
         if self._fits(name):
             return name
         if isinstance(name, str) and name in self:
@@ -146,13 +140,7 @@ _loaded: set[str] = set()
 
 
 def load_plugins() -> None:
-    """Load what other packages name in the entry point group `PLUGINS`: a module, or a function that is called.
-
-    Warns
-    -----
-    UserWarning
-        A plugin cannot be loaded; the rest goes on without it.
-    """
+    """Load what other packages name in the entry point group `PLUGINS`: a module, or a function that is called."""
     for entry in entry_points(group=PLUGINS):
         if entry.value in _loaded:
             continue

@@ -52,11 +52,6 @@ def writes(function: Callable[P, Result]) -> Callable[P, AnnData | None]:
 
     Whether a copy can be made is checked before anything is computed, and nothing is written before all of it is
     there.
-
-    Raises
-    ------
-    ValueError
-        A view of a backed AnnData, or ``copy=True`` of one whose matrix stays on the disk.
     """
     signature = inspect.signature(function)
 
@@ -77,14 +72,7 @@ def writes(function: Callable[P, Result]) -> Callable[P, AnnData | None]:
 
 
 def check_writable(adata: AnnData, copy: bool) -> None:
-    """Raise where results cannot be written, or a copy is asked for that cannot be made.
-
-    Raises
-    ------
-    ValueError
-        A view of a backed AnnData; or with ``copy`` a matrix that stays on the disk (backed, or a `sparse_dataset`;
-        lazy ones of dask can be copied).
-    """
+    """Raise where results cannot be written, or a copy is asked for that cannot be made."""
     if not isinstance(adata, AnnData):
         return
     if adata.is_view and adata.isbacked:

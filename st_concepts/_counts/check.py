@@ -97,20 +97,7 @@ def check_block(block: sp.csr_matrix, names: pd.Index, where: str, elsewhere: Ca
 
 
 def check_counts(adata: AnnData, layer: str | None) -> CountSummary:
-    """Check a whole count matrix in one pass of row batches.
-
-    Raises
-    ------
-    ValueError
-        No spots or genes, duplicate gene names, NaN, infinite, negative or non-integer values, no counts at all.
-    KeyError
-        ``layer`` is not there.
-
-    Warns
-    -----
-    UserWarning
-        Spots without a single count. They are left out of the fit and embedded at 0, the mean of the prior.
-    """
+    """Check a whole count matrix in one pass of row batches."""
     X = count_matrix(adata, layer)
     where = _where(layer)
     if adata.n_obs == 0 or adata.n_vars == 0:
@@ -148,13 +135,7 @@ def check_var_names(names: pd.Index) -> None:
 
 
 def align_genes(have: pd.Index, want: pd.Index, *, min_share: float = 0.5) -> np.ndarray | None:
-    """Columns of ``have`` for each gene of ``want``: int64 ``(len(want),)``, -1 where missing; `None` if identical.
-
-    Raises
-    ------
-    ValueError
-        Fewer than ``min_share`` of the genes are there, with the likely reason.
-    """
+    """Columns of ``have`` for each gene of ``want``: int64 ``(len(want),)``, -1 where missing; `None` if identical."""
     if have.equals(want):
         return None
     check_var_names(have)

@@ -23,13 +23,7 @@ _USUAL = ("counts", "raw_counts", "count", "raw", "spliced")
 
 
 def model_layer(adata: AnnData, own: str | None, asked: str | None) -> str | None:
-    """The layer asked for, else the model's own where ``adata`` has it, else `None` (``X``), which is said.
-
-    Warns
-    -----
-    UserWarning
-        The model was trained on a layer that ``adata`` lacks, so ``X`` is read.
-    """
+    """The layer asked for, else the model's own where ``adata`` has it, else `None` (``X``), which is said."""
     if asked is not None:
         return asked
     if own is None or own in adata.layers:

@@ -43,13 +43,7 @@ class Expression:
 
     @classmethod
     def open(cls, adata: AnnData, layer: str | None, target_sum: float, *, share: bool = True) -> Expression:
-        """Look at every value once.
-
-        Raises
-        ------
-        ValueError
-            Neither counts nor, by the mark that ``sc.pp.log1p`` leaves in ``uns``, log-normalised.
-        """
+        """Look at every value once."""
         names = pd.Index(adata.var_names.astype(str))
         where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
         marked = layer is None and "log1p" in adata.uns

@@ -41,13 +41,7 @@ class TissueImage:
 
 
 def read_images(adata: AnnData, sections: Sections) -> tuple[list[TissueImage | None], list[str]]:
-    """The image of each section, or `None`, and a remark on each entry that is left out.
-
-    Raises
-    ------
-    ValueError
-        There are several images, and no column says which spot is on which.
-    """
+    """The image of each section, or `None`, and a remark on each entry that is left out."""
     entries, remarks = _entries(adata)
     if len(entries) > 1 and not sections.key:
         raise ValueError(

@@ -101,12 +101,6 @@ def clean_labels(
     Categories are in the order of the categorical that was given, else sorted, numbers as numbers. Blanks around a
     label do not count: ``"L1 "`` is ``"L1"``, which a remark says where both occur.
 
-    Raises
-    ------
-    ValueError
-        Measurements or dates; a number and a text that read the same; a label with control characters or too long;
-        nearly as many labels as labelled spots.
-
     Examples
     --------
     >>> made = clean_labels(pd.Series(["L1", "nan", "L2/3", " L1"]))

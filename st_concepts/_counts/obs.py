@@ -13,15 +13,7 @@ from st_concepts._counts.sections import read_sections
 
 
 def section_names(obs: Any, key: str | None) -> list[str]:
-    """Names of the sections in ``obs[key]`` in the order of its categories; empty where ``key`` is `None`.
-
-    Raises
-    ------
-    KeyError
-        ``key`` is not a column.
-    ValueError
-        The column has missing values, or is no column of sections.
-    """
+    """Names of the sections in ``obs[key]`` in the order of its categories; empty where ``key`` is `None`."""
     return [] if key is None else read_sections(obs, key, option="batch_key")[0]
 
 

@@ -18,14 +18,6 @@ _LARGEST, _SMALLEST = 1e11, 1e-9
 def positions(adata: AnnData, *, key: str = KEYS.SPATIAL) -> NDArray[np.float64]:
     """First two columns of ``adata.obsm[key]``, float64 ``(n_obs, 2)``, finite and of sensible size.
 
-    Raises
-    ------
-    KeyError
-        There is no such entry.
-    ValueError
-        It is no table of numbers with two columns; a coordinate is missing, infinite or of absurd size; all spots lie
-        at one place.
-
     Examples
     --------
     >>> positions(AnnData(np.ones((2, 1)), obsm={"spatial": np.array([[0, 1, 7], [2, 3, 7]])})).tolist()

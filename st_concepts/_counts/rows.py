@@ -56,11 +56,6 @@ def iter_rows(X: Any, batch_size: int, *, share: bool = False) -> Iterator[tuple
     ------
     The slice of rows and its CSR matrix. Close the generator to stop reading early; its thread ends with it.
 
-    Raises
-    ------
-    ValueError
-        A matrix on the disk that is stored by columns, or a dask array whose chunk sizes are unknown.
-
     Examples
     --------
     >>> import numpy as np
@@ -81,13 +76,7 @@ def iter_rows(X: Any, batch_size: int, *, share: bool = False) -> Iterator[tuple
 
 
 def read_rows(X: Any, rows: slice) -> sp.csr_matrix:
-    """The rows of one slice (step 1) as canonical float32 CSR, read at once.
-
-    Raises
-    ------
-    ValueError
-        As `iter_rows`.
-    """
+    """The rows of one slice (step 1) as canonical float32 CSR, read at once."""
     first, last, _ = rows.indices(X.shape[0])
     return as_csr(X[first:last] if in_memory(X) else read_slice(X, slice(first, max(first, last))))
 

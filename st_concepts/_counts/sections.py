@@ -107,13 +107,6 @@ def sections_of(
         Whether sections that lie on each other are an error.
     warn
         Whether remarks are given as warnings; they are in the result in any case.
-
-    Raises
-    ------
-    KeyError
-        ``section_key`` is not a column.
-    ValueError
-        ``section_key`` has gaps or is no column of sections; sections lie on each other and nothing tells them apart.
     """
     if section_key is not None:
         names, codes = read_sections(adata.obs, section_key)
@@ -134,15 +127,7 @@ def sections_of(
 
 
 def read_sections(obs: Any, key: str, *, option: str = "section_key") -> tuple[list[str], NDArray[np.intp]]:
-    """Names of the sections in ``obs[key]``, in the order of its categories, and the code of each spot.
-
-    Raises
-    ------
-    KeyError
-        ``key`` is not a column; ``option`` names the argument that said so.
-    ValueError
-        ``key`` is not a name; the column has missing values, or as many names as a column of barcodes.
-    """
+    """Names of the sections in ``obs[key]``, in the order of its categories, and the code of each spot."""
     if not isinstance(key, str):
         raise ValueError(f"{option} must be the name of one column of adata.obs; got {key!r}.")
     if key not in obs:

@@ -64,13 +64,7 @@ class SparseRows:
         return row_numbers(self.offsets, len(self.indices))
 
     def turned(self) -> SparseRows:
-        """The transpose.
-
-        Raises
-        ------
-        RuntimeError
-            It was not made.
-        """
+        """The transpose."""
         if self.transpose is None:
             raise RuntimeError("The gradient of the table needs SparseRows made with transpose=True.")
         return self.transpose

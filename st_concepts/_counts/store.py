@@ -29,11 +29,6 @@ class LayerWriter:
         ``(n_obs, n_vars)`` of the layer.
     sparse
         CSR rather than dense.
-
-    Raises
-    ------
-    FileExistsError
-        ``path`` exists.
     """
 
     def __init__(self, path: str | os.PathLike[str], name: str, shape: tuple[int, int], *, sparse: bool) -> None:

@@ -31,11 +31,6 @@ def windows(X: Any, span: slice) -> Iterator[Any]:
         `anndata.abc.CSRDataset`, dask array, or anything that slices its rows (``h5py.Dataset``, ``zarr.Array``).
     span
         Rows, step 1.
-
-    Raises
-    ------
-    ValueError
-        Stored by columns; a dask array with unknown chunk sizes.
     """
     if span.start >= span.stop:
         return iter(())

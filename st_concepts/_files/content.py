@@ -38,15 +38,7 @@ class ClearError(ValueError):
 
 
 def existing(path: str | PathLike[str]) -> Path:
-    """``path`` with ``~`` expanded, where something is there that can be read.
-
-    Raises
-    ------
-    FileNotFoundError
-        Nothing is there, or a link that leads nowhere.
-    ClearError
-        Neither a file nor a folder; a file that only stands for another (see `check_content`).
-    """
+    """``path`` with ``~`` expanded, where something is there that can be read."""
     path = Path(path).expanduser()
     if not path.exists():
         repair(real(path))  # a store that was being replaced as its process was killed
@@ -79,11 +71,6 @@ def check_content(path: Path, *, archives: bool = False) -> None:
         The file.
     archives
         Whether an archive is what is wanted.
-
-    Raises
-    ------
-    ClearError
-        An empty file, a pointer of Git LFS or git-annex, a web page, an archive, a spreadsheet, R objects.
     """
     with path.open("rb") as handle:
         head = handle.read(_HEAD)

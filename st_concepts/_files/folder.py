@@ -8,13 +8,7 @@ from pathlib import Path
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and see that files can be put into it.
-
-    Raises
-    ------
-    OSError
-        It cannot be made or written; the message names it.
-    """
+    """Make a folder, and see that files can be put into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -15,13 +15,7 @@ _MOST_ENTRIES = 200_000  # of a folder that is looked through for links
 
 
 def real(path: str | os.PathLike[str]) -> Path:
-    """The place that a path leads to, without links, ``~`` and ``..``.
-
-    Raises
-    ------
-    ValueError
-        The path leads nowhere: links in a circle, a NUL character.
-    """
+    """The place that a path leads to, without links, ``~`` and ``..``."""
     path = expanded(path)
     try:
         return path.resolve()

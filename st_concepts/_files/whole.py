@@ -31,13 +31,6 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Through a link the link stays and its target is replaced. A file that is replaced hands on its permissions. What
     killed processes left in the folder is removed.
-
-    Raises
-    ------
-    ValueError
-        ``path`` is something other than a regular file.
-    OSError
-        The folder does not exist or cannot be written, the disk is full; what was there is left.
     """
     target = replaceable(path)
     sweep(target.parent)
@@ -67,13 +60,6 @@ def whole_folder(path: str | os.PathLike[str], is_store: Callable[[Path], bool])
         `st_concepts._files.swap`.
     is_store
         Whether a folder may be replaced.
-
-    Raises
-    ------
-    ValueError
-        What is there is no such folder.
-    OSError
-        The folder around it does not exist or cannot be written, the disk is full; what was there is left.
     """
     target = check_folder(path, is_store)
     sweep(target.parent)
@@ -89,13 +75,7 @@ def whole_folder(path: str | os.PathLike[str], is_store: Callable[[Path], bool])
 
 
 def replaceable(path: str | os.PathLike[str]) -> Path:
-    """The place of a file that may be written: nothing or a regular file is there, links followed.
-
-    Raises
-    ------
-    ValueError
-        A folder, device, pipe or socket is there, a protected file, or a link into a folder that does not exist.
-    """
+    """The place of a file that may be written: nothing or a regular file is there, links followed."""
     target = _usable(path)
     mode = _mode(target)
     if mode is None:
@@ -107,13 +87,7 @@ def replaceable(path: str | os.PathLike[str]) -> Path:
 
 
 def check_folder(path: str | os.PathLike[str], is_store: Callable[[Path], bool]) -> Path:
-    """The place of a store that may be written: nothing or a store is there, links followed.
-
-    Raises
-    ------
-    ValueError
-        Something else is there, a protected store, or a link into a folder that does not exist.
-    """
+    """The place of a store that may be written: nothing or a store is there, links followed."""
     target = _usable(path)
     mode = _mode(target)
     if mode is None:

@@ -140,11 +140,6 @@ def pull_back(
     Returns
     -------
     ``(m, n, n_hidden)``.
-
-    Raises
-    ------
-    ValueError
-        If the output cannot be differentiated.
     """
     a = a.detach().requires_grad_(True)
     context: AbstractContextManager = nullcontext() if rule is None else rule

@@ -44,17 +44,7 @@ class Explained(Section):
 
     @classmethod
     def read(cls, adata: AnnData, model: Any, *, layer: str | None = None, key: str = KEYS.CONCEPTS) -> Self:
-        """Read the concepts of ``adata`` and check that they are the model's.
-
-        Raises
-        ------
-        KeyError
-            No concepts yet.
-        ValueError
-            Concepts of another model.
-        TypeError
-            Not a model.
-        """
+        """Read the concepts of ``adata`` and check that they are the model's."""
         made = read_concepts(adata, key)
         made.check_model(as_encoder(model).fingerprint)
         seen = Section.open(adata, model, layer=layer or made.params.get("layer") or None)
@@ -70,13 +60,7 @@ class Explained(Section):
         return [self.concepts.index(c) for c in names]
 
     def reference_spots(self, j: int, baseline: str) -> np.ndarray | None:
-        """Boolean ``(n_obs,)``: spots that concept ``j`` is compared with; `None` for ``"zero"``.
-
-        Raises
-        ------
-        ValueError
-            Unknown baseline (the names are listed), or one without spots.
-        """
+        """Boolean ``(n_obs,)``: spots that concept ``j`` is compared with; `None` for ``"zero"``."""
         name = as_name(baseline)
         return None if name == "zero" else self._compared(j, name)
 

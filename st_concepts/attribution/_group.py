@@ -69,12 +69,6 @@ def group_attributions(
     -------
     See `GroupAttribution`. A group without weight has NaN everywhere.
 
-    Raises
-    ------
-    ValueError
-        If the method is unknown, not linear in the concept while no concept is given, in need of ReLUs that the encoder
-        does not have, or if a shape, code or value in the input does not fit the encoder.
-
     Examples
     --------
     >>> result = group_attributions(encoder, iter_batches(x, one_hot_layers), method="gradient")  # doctest: +SKIP

@@ -26,13 +26,7 @@ class _Count(TorchFunctionMode):
 
 
 def check_hookable(module: nn.Module, x: torch.Tensor) -> None:
-    """Whether every non-linear function is a module that runs once, as captum's DeepLift assumes without saying so.
-
-    Raises
-    ------
-    ValueError
-        If a function is called without its module, or a module runs more than once.
-    """
+    """Whether every non-linear function is a module that runs once, as captum's DeepLift assumes without saying so."""
     functions = {
         nn.ReLU: "relu",
         nn.ELU: "elu",

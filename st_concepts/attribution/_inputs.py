@@ -15,13 +15,7 @@ from st_concepts.models import Encoder, FeatureMatrix
 
 
 def check_features(features: FeatureMatrix, n_vars: int, what: str = "features") -> FeatureMatrix:
-    """CSR or dense ``features`` ``(n, n_vars)``, all finite.
-
-    Raises
-    ------
-    ValueError
-        If the shape is wrong or a value is NaN or infinite.
-    """
+    """CSR or dense ``features`` ``(n, n_vars)``, all finite."""
     if is_sparse(features):
         features = features.tocsr()
         values = features.data
@@ -47,13 +41,7 @@ def check_features(features: FeatureMatrix, n_vars: int, what: str = "features")
 
 
 def check_concepts(concepts: np.ndarray | torch.Tensor, n_latent: int) -> np.ndarray:
-    """Concept vectors as float64 ``(n_concepts, n_latent)``; a single vector becomes one row.
-
-    Raises
-    ------
-    ValueError
-        If a vector does not have ``n_latent`` entries or holds NaN or infinite values.
-    """
+    """Concept vectors as float64 ``(n_concepts, n_latent)``; a single vector becomes one row."""
     if isinstance(concepts, torch.Tensor):
         concepts = concepts.detach().cpu().numpy()
     vectors = np.atleast_2d(np.asarray(concepts, dtype=np.float64))
@@ -68,13 +56,7 @@ def check_concepts(concepts: np.ndarray | torch.Tensor, n_latent: int) -> np.nda
 
 
 def check_codes(codes: np.ndarray | None, n: int, n_codes: int | None) -> np.ndarray | None:
-    """Covariate codes as int64 ``(n,)``.
-
-    Raises
-    ------
-    ValueError
-        If they are missing though the encoder has several, are too few or out of range.
-    """
+    """Covariate codes as int64 ``(n,)``."""
     if codes is None:
         if n_codes is not None and n_codes > 1:
             raise ValueError(
@@ -93,13 +75,7 @@ def check_codes(codes: np.ndarray | None, n: int, n_codes: int | None) -> np.nda
 
 
 def check_baseline(baseline: np.ndarray | None, n_vars: int) -> np.ndarray:
-    """A baseline ``(n_vars,)`` in float64; `None` is zero.
-
-    Raises
-    ------
-    ValueError
-        If its length is wrong or a value is NaN or infinite.
-    """
+    """A baseline ``(n_vars,)`` in float64; `None` is zero."""
     if baseline is None:
         return np.zeros(n_vars)
     baseline = np.asarray(baseline, dtype=np.float64)
@@ -111,13 +87,7 @@ def check_baseline(baseline: np.ndarray | None, n_vars: int) -> np.ndarray:
 
 
 def check_genes(genes: np.ndarray | Sequence[int] | None, n_vars: int) -> np.ndarray | None:
-    """Column indices of the genes as int64; `None` stays `None` (all genes).
-
-    Raises
-    ------
-    ValueError
-        If an index is not an integer or out of range.
-    """
+    """Column indices of the genes as int64; `None` stays `None` (all genes)."""
     if genes is None:
         return None
     genes = np.atleast_1d(np.asarray(genes))
@@ -165,11 +135,6 @@ def profile_baseline(profile: pd.Series | np.ndarray, var_names: pd.Index) -> np
         A series by gene name (genes that the model lacks are ignored), or an array already in order.
     var_names
         Names of the encoder's features.
-
-    Raises
-    ------
-    ValueError
-        If genes of the model are missing from the series, the length is wrong or a value is not finite.
     """
     if isinstance(profile, pd.Series):
         missing = var_names[~var_names.isin(profile.index)]

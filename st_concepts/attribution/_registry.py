@@ -10,11 +10,6 @@ from st_concepts.attribution._methods.base import METHODS, Method
 def get_method(name: str | Method) -> Method:
     """Record of the method called ``name``.
 
-    Raises
-    ------
-    ValueError
-        If there is no such method; the message lists the names.
-
     Examples
     --------
     >>> get_method("gradient").linear_in_concept

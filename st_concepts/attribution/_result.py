@@ -107,11 +107,6 @@ class GroupAttribution:
         Returns
         -------
         A `GroupAttribution` whose directions are the concepts.
-
-        Raises
-        ------
-        ValueError
-            If this was not computed per latent dimension, or the shapes do not fit.
         """
         if not self.per_latent:
             raise ValueError(

@@ -97,11 +97,6 @@ def spot_attributions(
     -------
     See `SpotAttribution`.
 
-    Raises
-    ------
-    ValueError
-        As `group_attributions`, and if a gene index does not exist.
-
     Examples
     --------
     >>> spot_attributions(encoder, x, v, genes=[3, 17], method="gradient").values.shape  # doctest: +SKIP

@@ -65,13 +65,7 @@ class Plan:
     outputs: tuple[Output, ...]
 
     def check(self) -> None:
-        """Refuse what cannot be written without a loss.
-
-        Raises
-        ------
-        UsageError
-            In one line: which option, which path, and what to do.
-        """
+        """Refuse what cannot be written without a loss."""
         places = [(given, place) for given in self.inputs for place in given.places()]
         for output in self.outputs:
             for given, place in places:

@@ -19,11 +19,6 @@ def check_tissue(adata: AnnData, settings: Settings, *, drawn: bool) -> list[str
     Returns
     -------
     The remarks that were made, which need not be made again.
-
-    Raises
-    ------
-    KeyError, ValueError
-        As `st_concepts._counts.sections.sections_of`, `positions` and `read_images`.
     """
     if settings.batch_key is not None:
         read_sections(adata.obs, settings.batch_key, option="batch_key")

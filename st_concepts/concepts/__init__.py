@@ -1,6 +1,7 @@
 """Concept vectors: estimators, membership, and the set that is kept with the data."""
 
-from st_concepts.concepts._concept_set import ConceptSet, read_concepts, score_frame
+from st_concepts.concepts._concept_set import ConceptSet, read_concepts
+from st_concepts.concepts._concept_set import score_frame as score_frame
 from st_concepts.concepts._definitions import Defined as Defined
 from st_concepts.concepts._definitions import Masks as Masks
 from st_concepts.concepts._definitions import definition_of as definition_of
@@ -8,21 +9,20 @@ from st_concepts.concepts._gene_concepts import GeneConcept as GeneConcept
 from st_concepts.concepts._gene_concepts import latent_correlation as latent_correlation
 from st_concepts.concepts._gene_concepts import layer_loading as layer_loading
 from st_concepts.concepts._gene_concepts import make_gene_concept as make_gene_concept
-from st_concepts.concepts._membership import Membership, from_labels, from_masks, from_scores
+from st_concepts.concepts._membership import Membership as Membership
 from st_concepts.concepts._membership import asked_for as asked_for
 from st_concepts.concepts._membership import check_names as check_names
 from st_concepts.concepts._membership import defining_labels as defining_labels
+from st_concepts.concepts._membership import from_labels as from_labels
+from st_concepts.concepts._membership import from_masks as from_masks
+from st_concepts.concepts._membership import from_scores as from_scores
 from st_concepts.concepts._membership import reference_labels as reference_labels
-from st_concepts.concepts._soft_labels import DOUBT_ABOVE, SoftLabels, soft_labels
-from st_concepts.concepts._vectors import (
-    ESTIMATORS,
-    Estimator,
-    discriminant,
-    get_estimator,
-    logistic,
-    mean_difference,
-    seed_regression,
-)
+from st_concepts.concepts._soft_labels import DOUBT_ABOVE as DOUBT_ABOVE
+from st_concepts.concepts._soft_labels import SoftLabels as SoftLabels
+from st_concepts.concepts._soft_labels import soft_labels as soft_labels
+from st_concepts.concepts._vectors import ESTIMATORS, Estimator, discriminant, logistic, mean_difference
+from st_concepts.concepts._vectors import get_estimator as get_estimator
+from st_concepts.concepts._vectors import seed_regression as seed_regression
 from st_concepts.concepts._view import ConceptView as ConceptView
 from st_concepts.concepts._view import membership as membership
 from st_concepts.concepts._view import scores as scores
@@ -30,22 +30,12 @@ from st_concepts.concepts._view import scores as scores
 register = ESTIMATORS.add
 
 __all__ = [
-    "DOUBT_ABOVE",
-    "ESTIMATORS",
     "ConceptSet",
+    "ESTIMATORS",
     "Estimator",
-    "Membership",
-    "SoftLabels",
     "discriminant",
-    "from_labels",
-    "from_masks",
-    "from_scores",
-    "get_estimator",
     "logistic",
     "mean_difference",
     "read_concepts",
     "register",
-    "score_frame",
-    "seed_regression",
-    "soft_labels",
 ]

@@ -198,15 +198,7 @@ def definition_of(
     vectors: Any,
     learn: bool,
 ) -> Definition:
-    """The one way that was asked for, its labels read and checked.
-
-    Raises
-    ------
-    ValueError
-        None or several; labels that cannot be used.
-    KeyError
-        A column that is not there.
-    """
+    """The one way that was asked for, its labels read and checked."""
     ways = {"groupby": groupby, "mask": mask, "genes": genes, "vectors": vectors}
     given = [name for name, value in ways.items() if value is not None]
     if len(given) != 1:

@@ -133,11 +133,6 @@ def make_gene_concept(
         How many genes.
     always
         Genes that take part however few spots they are seen in: the seeds.
-
-    Raises
-    ------
-    ValueError
-        Fewer usable genes than ``n_top``.
     """
     usable = usable & np.isfinite(r)
     usable[list(always)] = True

@@ -83,11 +83,6 @@ def from_labels(
         Words that mean missing, in place of `st_concepts.io.MISSING`; a word named in ``groups`` or ``reference`` is a
         label.
 
-    Raises
-    ------
-    ValueError
-        All spots unlabelled, a label that does not occur, only one label; measurements instead of labels.
-
     Examples
     --------
     >>> from_labels(pd.Series(["a", "b", None])).members.tolist()
@@ -155,13 +150,7 @@ def _names(given: Sequence[str] | str) -> list[str]:
 
 
 def from_masks(masks: Mapping[str, Any], n_obs: int) -> Membership:
-    """Membership from boolean masks by name; missing values are unlabelled.
-
-    Raises
-    ------
-    ValueError
-        A mask has the wrong length or is not boolean; names that cannot be kept, or are the same.
-    """
+    """Membership from boolean masks by name; missing values are unlabelled."""
     check_names(list(masks))
     members = np.full((n_obs, len(masks)), -1, dtype=np.int8)
     for j, (name, mask) in enumerate(masks.items()):

@@ -173,11 +173,5 @@ register(Estimator("logistic", logistic, "Kim et al. 2018 (TCAV), ICML"))
 
 
 def get_estimator(name: str | Estimator) -> Estimator:
-    """The estimator called ``name``; an `Estimator` is returned as it is.
-
-    Raises
-    ------
-    ValueError
-        There is none of that name; the message lists the names.
-    """
+    """The estimator called ``name``; an `Estimator` is returned as it is."""
     return ESTIMATORS.find(name)

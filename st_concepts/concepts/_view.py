@@ -27,13 +27,7 @@ def membership(adata: AnnData, concepts: ConceptSet) -> Membership:
 
 
 def scores(adata: AnnData, concepts: ConceptSet, key: str | None = None) -> pd.DataFrame:
-    """``obsm[key]`` of these concepts, by default ``obsm["concept_score"]``.
-
-    Raises
-    ------
-    KeyError
-        Not there, or of other concepts.
-    """
+    """``obsm[key]`` of these concepts, by default ``obsm["concept_score"]``."""
     key = key or str(concepts.params.get("score_key") or KEYS.SCORE)
     if key not in adata.obsm:
         raise KeyError(f"adata.obsm[{key!r}] is missing: run stc.tl.concepts or stc.tl.score_concepts first.")
@@ -74,13 +68,7 @@ class ConceptView:
 
     @classmethod
     def read(cls, adata: AnnData, key: str, concepts: Sequence[str] | str | None, score_key: str | None) -> ConceptView:
-        """The concepts asked for, by true name or safe label; all for `None`.
-
-        Raises
-        ------
-        KeyError
-            No concepts, no such one, or scores of others.
-        """
+        """The concepts asked for, by true name or safe label; all for `None`."""
         made = read_concepts(adata, key)
         chosen = list(range(len(made.names))) if concepts is None else [made.index(c) for c in as_names(concepts)]
         names, labels = [made.names[j] for j in chosen], [made.labels[j] for j in chosen]

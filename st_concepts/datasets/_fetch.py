@@ -56,17 +56,7 @@ def find_local(name: str, cache_dir: str | PathLike[str] | None = None) -> Path 
 
 
 def fetch(name: str, cache_dir: str | PathLike[str] | None = None) -> Path:
-    """Path of a verified copy of file ``name``: ``ST_CONCEPTS_DATA``, then the cache, then a download to the cache.
-
-    Raises
-    ------
-    CorruptFileError
-        If the file under ``ST_CONCEPTS_DATA``, or the downloaded one, is not the pinned one.
-    DataUnavailableError
-        If the file is nowhere and cannot be downloaded, or the cache cannot be written.
-    NotADirectoryError
-        If ``ST_CONCEPTS_DATA`` names no folder.
-    """
+    """Path of a verified copy of file ``name``: ``ST_CONCEPTS_DATA``, then the cache, then a download to the cache."""
     file = FILES[name]
     root = offline_root()
     if root is not None:

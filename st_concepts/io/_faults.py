@@ -56,13 +56,7 @@ def is_clear(error: BaseException, path: Path) -> bool:
 
 
 def clear_faults(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate what reads a file: the argument that is a path, or ``where=``, names it in the error.
-
-    Raises
-    ------
-    ValueError
-        In place of any error that does not name the file.
-    """
+    """Decorate what reads a file: the argument that is a path, or ``where=``, names it in the error."""
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:

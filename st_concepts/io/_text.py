@@ -32,11 +32,6 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield ``(line number, fields)`` of a tab- or comma-separated file, gzipped or not; blank lines are skipped.
 
     The delimiter is the one of the two that is more frequent in the first line. Quotes around fields are removed.
-
-    Raises
-    ------
-    ValueError
-        If the file is empty, truncated, not text, or its first line has one column only.
     """
     with path.open("rb") as raw:
         gzipped = raw.read(2) == GZIP_MAGIC
@@ -103,11 +98,6 @@ def read_count_table(path: Path) -> tuple[sp.csr_matrix, list[str], list[str]]:
         float32 CSR, shape (n_spots, n_genes).
     spots, genes
         Names, in the order of the file.
-
-    Raises
-    ------
-    ValueError
-        With file, line and column, if the table is malformed or holds anything but counts.
     """
     rows = read_rows(path)
     header_line, header = next(rows)

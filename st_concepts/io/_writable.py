@@ -20,11 +20,6 @@ def writable_copy(adata: AnnData) -> AnnData:
     Writing turns columns of text into categories, a view into data of its own, and ties a backed AnnData to the new
     file; all that happens to the copy. Matrices stay where they are, on the disk or in memory; annotations that are
     lazy are read.
-
-    Raises
-    ------
-    ValueError
-        A table has a column that no file can hold; the message names it.
     """
     obs, var = (_frame(getattr(adata, name), name) for name in ("obs", "var"))
     parts = {name: {k: plain(v) for k, v in getattr(adata, name).items()} for name in ("obsm", "varm")}

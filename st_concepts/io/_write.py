@@ -132,13 +132,7 @@ _MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
 
 
 def is_store(path: Path) -> bool:
-    """Whether a folder is a zarr store of AnnData or SpatialData and nothing else, so that it may be replaced.
-
-    Raises
-    ------
-    ValueError
-        It is one, but holds something that is no part of a store.
-    """
+    """Whether a folder is a zarr store of AnnData or SpatialData and nothing else, so that it may be replaced."""
     if zarr_kind(path) is None or not any((path / mark).is_file() for mark in _MARKS):
         return False
     other = _no_part(path)

@@ -15,22 +15,7 @@ from st_concepts._counts.obs import section_names
 def check_attached(
     adata: AnnData, var_names: pd.Index, *, layer: str | None, batch_key: str | None, sections: list[str]
 ) -> None:
-    """Check that a model of these genes and sections can read ``adata``.
-
-    Raises
-    ------
-    TypeError
-        Not an AnnData.
-    KeyError
-        The column with the sections is missing.
-    ValueError
-        Anything but raw counts; fewer than half of the genes of the model are there.
-
-    Warns
-    -----
-    UserWarning
-        Missing genes, sections that the model was not fitted on, a missing layer.
-    """
+    """Check that a model of these genes and sections can read ``adata``."""
     if not isinstance(adata, AnnData):
         raise TypeError(f"The second argument of load is an AnnData, not {type(adata).__name__}; devices go by name.")
     align_genes(pd.Index(adata.var_names.astype(str)), var_names)

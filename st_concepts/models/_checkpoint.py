@@ -36,15 +36,7 @@ def fingerprint(state: Mapping[str, torch.Tensor], var_names: pd.Index) -> str:
 
 
 def write(path: str | os.PathLike[str], kind: str, state: Mapping[str, torch.Tensor], header: dict[str, Any]) -> None:
-    """Write tensors and header to ``path``, whole or not at all; the same content gives the same bytes.
-
-    Raises
-    ------
-    FileNotFoundError
-        The folder does not exist.
-    ValueError
-        ``path`` is no regular file.
-    """
+    """Write tensors and header to ``path``, whole or not at all; the same content gives the same bytes."""
     from safetensors.torch import save
 
     path = replaceable(path)
@@ -73,15 +65,7 @@ def _digest(text: str) -> str:
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and header of a file written by `write`.
-
-    Raises
-    ------
-    FileNotFoundError
-        No such file.
-    ValueError
-        Not a model file, truncated, of another kind, of a newer version, or with a header changed after saving.
-    """
+    """Tensors and header of a file written by `write`."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)

@@ -110,13 +110,7 @@ class ScviEncoder:
         return counts.log1p() if is_sparse(counts) else np.log1p(counts)
 
     def codes(self, obs: pd.DataFrame) -> np.ndarray | None:
-        """Code of each spot's combination of covariates, int64 ``(n,)``; `None` where the encoder does not see them.
-
-        Raises
-        ------
-        ValueError
-            If a covariate's column is missing from ``obs`` or holds a category that the model was not trained with.
-        """
+        """Code of each spot's combination of covariates, int64 ``(n,)``; `None` where the encoder does not see them."""
         if not self._covariates:
             return None
         codes = np.zeros(obs.shape[0], dtype=np.int64)

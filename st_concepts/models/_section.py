@@ -27,13 +27,7 @@ _SPARSE_SHARE = 0.02
 
 
 def as_encoder(model: Any) -> Encoder:
-    """The model itself where it follows the encoder protocol; scvi-tools models are adapted.
-
-    Raises
-    ------
-    TypeError
-        Neither.
-    """
+    """The model itself where it follows the encoder protocol; scvi-tools models are adapted."""
     if isinstance(model, AnnData):
         raise TypeError("The second argument must be a model, not an AnnData: stc.tl.concepts(adata, model, ...).")
     if type(model).__module__.startswith("scvi."):
@@ -108,18 +102,7 @@ class Section:
 
     @classmethod
     def open(cls, adata: AnnData, model: Any, *, layer: str | None = None) -> Self:
-        """The layer asked for, else the model's own where ``adata`` has it, else X, which is said.
-
-        Raises
-        ------
-        TypeError
-            Not a model.
-
-        Warns
-        -----
-        UserWarning
-            The model was trained on a layer that ``adata`` lacks.
-        """
+        """The layer asked for, else the model's own where ``adata`` has it, else X, which is said."""
         encoder = as_encoder(model)
         return cls(adata, encoder, model_layer(adata, getattr(encoder, "layer", None), layer))
 

@@ -114,13 +114,7 @@ def stable(adata: AnnData, model: Any, seed: int) -> Check:
 
 
 def agreement(adata: AnnData, made: ConceptSet, seed: int, section_key: str | None = None) -> Agreement | None:
-    """Do sections, or halves of the only one, name the same genes; `None` where nothing can be compared.
-
-    Raises
-    ------
-    KeyError, ValueError
-        The result has no counts.
-    """
+    """Do sections, or halves of the only one, name the same genes; `None` where nothing can be compared."""
     layer = str(made.params.get("layer") or "") or None
     x = Expression.open(adata, layer, float(made.params["target_sum"]), share=False).matrix()
     target = _targets(adata, made)

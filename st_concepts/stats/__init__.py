@@ -4,43 +4,41 @@ from __future__ import annotations
 
 from st_concepts.stats._association import AssociationResult, association_test
 from st_concepts.stats._fdr import fdr_bh
-from st_concepts.stats._graph import check_graph, section_codes, spatial_graph
-from st_concepts.stats._moran import MoranNull, moran_i, moran_null, moran_surrogates
-from st_concepts.stats._null import NULLS, NullModel, null_model
+from st_concepts.stats._graph import check_graph as check_graph
+from st_concepts.stats._graph import section_codes as section_codes
+from st_concepts.stats._graph import spatial_graph
+from st_concepts.stats._moran import MoranNull as MoranNull
+from st_concepts.stats._moran import moran_i, moran_null
+from st_concepts.stats._moran import moran_surrogates as moran_surrogates
+from st_concepts.stats._null import NULLS, NullModel
 from st_concepts.stats._null import find_null as find_null
-from st_concepts.stats._permutation import PermutationNull, permutation_null
+from st_concepts.stats._null import null_model as null_model
+from st_concepts.stats._permutation import PermutationNull as PermutationNull
+from st_concepts.stats._permutation import permutation_null
 from st_concepts.stats._ranks import auroc as auroc
 from st_concepts.stats._ranks import spearman as spearman
 from st_concepts.stats._ranks import top_overlap as top_overlap
-from st_concepts.stats._sections import CombinedResult, association_by_section, combine_sections
+from st_concepts.stats._sections import CombinedResult as CombinedResult
+from st_concepts.stats._sections import association_by_section as association_by_section
+from st_concepts.stats._sections import combine_sections as combine_sections
 from st_concepts.stats._sums import RowStream, Sums
 from st_concepts.stats._target import TARGETS as TARGETS
 from st_concepts.stats._target import Targets as Targets
-from st_concepts.stats._tiles import balanced_tiles
+from st_concepts.stats._tiles import balanced_tiles as balanced_tiles
 
 register = NULLS.add
 
 __all__ = [
-    "NULLS",
     "AssociationResult",
-    "CombinedResult",
-    "MoranNull",
+    "NULLS",
     "NullModel",
-    "PermutationNull",
     "RowStream",
     "Sums",
-    "association_by_section",
     "association_test",
-    "balanced_tiles",
-    "check_graph",
-    "combine_sections",
     "fdr_bh",
     "moran_i",
     "moran_null",
-    "moran_surrogates",
-    "null_model",
     "permutation_null",
     "register",
-    "section_codes",
     "spatial_graph",
 ]

@@ -33,11 +33,6 @@ def section_codes(sections: ArrayLike | None, n_obs: int) -> NDArray[np.intp]:
     Returns
     -------
     Codes, intp, shape ``(n_obs,)``, in sorted order of the labels.
-
-    Raises
-    ------
-    ValueError
-        If the shape is wrong or a label is missing.
     """
     if sections is None:
         return np.zeros(n_obs, dtype=np.intp)
@@ -53,13 +48,7 @@ def section_codes(sections: ArrayLike | None, n_obs: int) -> NDArray[np.intp]:
 
 
 def check_coords(coords: ArrayLike) -> NDArray[np.float64]:
-    """Coordinates as float64 ``(n_obs, 2)``, finite.
-
-    Raises
-    ------
-    ValueError
-        If the shape is wrong or a coordinate is NaN or infinite.
-    """
+    """Coordinates as float64 ``(n_obs, 2)``, finite."""
     xy = np.asarray(coords, dtype=np.float64)
     if xy.ndim != 2 or xy.shape[1] != 2:
         raise ValueError(f"coords must have shape (n_obs, 2); got {xy.shape}. Stacked sections belong in `sections`.")
@@ -139,11 +128,6 @@ def check_graph(graph: object, n_obs: int, codes: NDArray[np.intp]) -> sp.csr_ar
         Number of spots.
     codes
         Section codes, shape ``(n_obs,)``.
-
-    Raises
-    ------
-    ValueError
-        For a wrong shape, or weights that are negative, NaN or infinite.
     """
     weights = sp.csr_array(graph, dtype=np.float64)
     if weights.shape != (n_obs, n_obs):

@@ -341,11 +341,6 @@ def moran_surrogates(
     -------
     float64, shape ``(n, n_units)``: a copy per row. Units are the spots, or the tiles of a tiled null (then it is mean,
     variance and Moran's I of the tile means that are kept).
-
-    Raises
-    ------
-    ValueError
-        If ``target`` has the wrong shape or holds NaN.
     """
     y = np.asarray(target, dtype=np.float64)
     if y.shape != (null.n_obs,) or not np.isfinite(y).all():

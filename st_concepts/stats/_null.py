@@ -155,13 +155,7 @@ register = NULLS.register
 
 
 def find_null(null: str | type[NullModel]) -> type[NullModel]:
-    """The class of null model of that name.
-
-    Raises
-    ------
-    ValueError
-        There is none; the message lists the names.
-    """
+    """The class of null model of that name."""
     if isinstance(null, str) and null not in NULLS:
         raise ValueError(f"null={null!r} is unknown; choose one of: {', '.join(map(repr, NULLS))}.")
     return NULLS.find(null)
@@ -176,11 +170,6 @@ def null_model(
     graph: sp.sparray | sp.spmatrix | None = None,
 ) -> NullModel:
     """The null model of that name, built for these spots; an object is returned as it is.
-
-    Raises
-    ------
-    ValueError
-        There is none of that name; it needs positions that are not given; an object for another number of spots.
 
     Examples
     --------

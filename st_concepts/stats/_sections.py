@@ -50,11 +50,6 @@ def combine_sections(z: ArrayLike, weights: ArrayLike | None = None) -> Combined
         Weight per section, positive, shape ``(n_sections,)``, such as the square root of its number of spots. Default
         equal.
 
-    Raises
-    ------
-    ValueError
-        For wrong shapes, infinite z or weights that are not positive.
-
     Examples
     --------
     >>> import numpy as np
@@ -105,11 +100,6 @@ def association_by_section(
     -------
     Results by section code (only sections with a target to test), and their combination, sections weighted by the
     square root of their number of spots. z of concepts that could not be tested is NaN in the combination.
-
-    Raises
-    ------
-    ValueError
-        As :func:`association_test`, or if no section has a target to test.
     """
     y = np.asarray(targets, dtype=np.float64)
     y = y[:, None] if y.ndim == 1 else y

@@ -158,13 +158,7 @@ class ColumnSums(Sums):
         self._parts.append((spots, block))
 
     def finish(self, *, shared: bool) -> None:
-        """Put the blocks together.
-
-        Raises
-        ------
-        ValueError
-            The rows are shared among processes, none of which has them all.
-        """
+        """Put the blocks together."""
         if shared:
             raise ValueError(
                 "This null model needs every spot of a gene at once, so several processes cannot share the rows. "
@@ -183,13 +177,7 @@ class ColumnSums(Sums):
 
 
 def accumulate(stream: RowStream, moments: Iterable[Sums], genes: slice) -> None:
-    """One pass over the stream for all ``moments``, of the genes in a range.
-
-    Raises
-    ------
-    ValueError
-        The stream yields NaN or infinite values, or rows twice.
-    """
+    """One pass over the stream for all ``moments``, of the genes in a range."""
     moments = list(moments)
     whole = genes.start == 0 and genes.stop == stream.shape[1]
     last = 0

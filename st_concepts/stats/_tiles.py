@@ -28,11 +28,6 @@ def balanced_tiles(coords: ArrayLike, n_tiles: ArrayLike, sections: ArrayLike | 
     -------
     Tile of each spot, intp, shape ``(n_obs,)``; tiles are numbered 0, 1, ... through the sections.
 
-    Raises
-    ------
-    ValueError
-        For wrong shapes, NaN coordinates, or a number of tiles below 1 or above the number of spots of a section.
-
     Examples
     --------
     >>> import numpy as np

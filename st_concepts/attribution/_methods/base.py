@@ -137,13 +137,7 @@ class Pass:
 
 
 def given(value: T | None, what: str) -> T:
-    """``value``, which the engines give to the methods and forms that ask for it.
-
-    Raises
-    ------
-    ValueError
-        It is `None`.
-    """
+    """``value``, which the engines give to the methods and forms that ask for it."""
     if value is None:
         raise ValueError(f"This method needs {what}, and there is none.")
     return value

@@ -27,13 +27,7 @@ class ReluRule(Method):
         raise NotImplementedError
 
     def multipliers(self, spots: Pass) -> torch.Tensor:
-        """The gradient under the rule.
-
-        Raises
-        ------
-        ValueError
-            If the net has no rectified units.
-        """
+        """The gradient under the rule."""
         rule = BackwardRule(lambda z, y, g: self.rule(z, y, g, spots.options), RELU, name=self.name)
         out = pull_back(spots.net, spots.a, spots.codes, spots.directions, rule)
         if self.needs_relu and rule.calls == 0:

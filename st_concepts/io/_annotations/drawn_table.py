@@ -13,13 +13,7 @@ from .geojson_geometry import corners_of
 
 
 def table_rows(text: str, path: Path) -> list[dict[str, str]]:
-    """Rows of a table by the names of its header, blank lines left out.
-
-    Raises
-    ------
-    ValueError
-        With the line: a row of another length than the header, a name twice, a field that is no text of a table.
-    """
+    """Rows of a table by the names of its header, blank lines left out."""
     lines = text.splitlines()
     header = lines[0] if lines else ""
     delimiter = max(",;\t", key=header.count)
@@ -54,13 +48,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def corners(rows: list[dict[str, str]], x: str, y: str, where: str) -> np.ndarray | None:
-    """Corners of one outline, `None` where fewer than three are distinct.
-
-    Raises
-    ------
-    ValueError
-        A coordinate is not a finite number of sensible size.
-    """
+    """Corners of one outline, `None` where fewer than three are distinct."""
     xy = np.empty((len(rows), 2))
     for i, row in enumerate(rows):
         for j, name in enumerate((x, y)):
@@ -77,13 +65,7 @@ def corners(rows: list[dict[str, str]], x: str, y: str, where: str) -> np.ndarra
 
 
 def one_value(rows: list[dict[str, str]], column: str, where: str) -> str | None:
-    """What the rows of an outline have in a column, `None` where that is nothing; it may stand in one of them only.
-
-    Raises
-    ------
-    ValueError
-        They differ.
-    """
+    """What the rows of an outline have in a column, `None` where that is nothing; it may stand in one of them only."""
     values = list(dict.fromkeys(row[column] for row in rows if row[column]))
     if len(values) > 1:
         raise ValueError(f"{where}: its corners have different values in {column}, {values[0]!r} and {values[1]!r}.")

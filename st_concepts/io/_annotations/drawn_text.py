@@ -21,24 +21,12 @@ _LARGEST = 2**30
 
 
 def read_head(path: Path, n: int = 4096) -> bytes:
-    """The first bytes of a file, those inside where it is gzipped.
-
-    Raises
-    ------
-    ValueError
-        It cannot be opened, or is a damaged gzip file.
-    """
+    """The first bytes of a file, those inside where it is gzipped."""
     return _bytes(path, n)
 
 
 def read_text(path: Path) -> str:
-    """The whole of a text file.
-
-    Raises
-    ------
-    ValueError
-        It cannot be opened, is a damaged gzip file, is no text in UTF-8 or UTF-16, or is larger than 1 GiB.
-    """
+    """The whole of a text file."""
     stored = _bytes(path, _LARGEST + 1)
     if len(stored) > _LARGEST:
         raise ValueError(

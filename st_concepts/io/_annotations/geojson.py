@@ -49,12 +49,6 @@ def read_geojson(
     the property ``column``, else the classification of QuPath, else a property that is called like a label
     (`labels_of`), else ``label``. Cells, detections, tiles, cores of an array and the root of QuPath are no
     annotations; points and lines have no area; classes that QuPath ignores (``Ignore*``) are no layers.
-
-    Raises
-    ------
-    ValueError
-        Not GeoJSON; an outline that cannot be read (with the number of the feature); no area in it; no property with
-        labels.
     """
     drawn, left, planes = _annotations(path)
     remarks = [f"{n} {what} are no areas to label spots by and are left out" for what, n in left.items()]

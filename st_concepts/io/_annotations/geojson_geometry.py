@@ -18,11 +18,6 @@ def areas_in(geometry: Any) -> tuple[Any | None, Counter[str]]:
     """The polygons of a geometry as one shape, `None` without any, and how many parts of what kind are no areas.
 
     Collections may be nested; rings may be open; coordinates may have a third number, which is ignored.
-
-    Raises
-    ------
-    ValueError
-        Something in it is not GeoJSON; a coordinate is no finite number of sensible size.
     """
     import shapely
 
@@ -51,13 +46,7 @@ def areas_in(geometry: Any) -> tuple[Any | None, Counter[str]]:
 
 
 def area_of(shape: Any) -> Any | None:
-    """The polygons of a geometry, made valid (QuPath allows outlines that cross themselves); `None` without any.
-
-    Raises
-    ------
-    ValueError
-        It cannot be made valid.
-    """
+    """The polygons of a geometry, made valid (QuPath allows outlines that cross themselves); `None` without any."""
     import shapely
 
     if shape is None:
@@ -78,13 +67,7 @@ def area_of(shape: Any) -> Any | None:
 
 
 def corners_of(xy: np.ndarray) -> np.ndarray | None:
-    """Corners of an outline, `None` where fewer than three are distinct.
-
-    Raises
-    ------
-    ValueError
-        A coordinate is not finite, or larger than anything that was drawn.
-    """
+    """Corners of an outline, `None` where fewer than three are distinct."""
     if not np.isfinite(xy).all():
         raise ValueError("a coordinate is not finite")
     if xy.size and np.abs(xy).max() > _LARGEST:

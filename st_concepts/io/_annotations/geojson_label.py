@@ -29,11 +29,6 @@ def labels_of(
     An outline without a class in a file with classes is labelled by its ``name``. Without any class the property is
     ``key``, else the first of ``layer``, ``label``, ``class``, ``annotation``, ``region``, ``name``. What has none of
     these is ``label``.
-
-    Raises
-    ------
-    ValueError
-        No such property; its values are no labels; no property is called like a label, but there are others.
     """
     labels = _from_column(properties, column, where) if column is not None else _found(properties, key, label, where)
     return labels._replace(values=[label if value is None else value for value in labels.values])

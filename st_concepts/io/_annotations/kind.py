@@ -38,13 +38,7 @@ _READ = (
 
 
 def drawing_kind(path: Path) -> str:
-    """One of `DRAWING_KINDS`; what is none of the others is taken for a table of barcodes.
-
-    Raises
-    ------
-    ValueError
-        A file of another program; a folder without drawings, or with those of several programs.
-    """
+    """One of `DRAWING_KINDS`; what is none of the others is taken for a table of barcodes."""
     if path.is_dir():
         if zarr_kind(path) == "spatialdata":
             return "spatialdata"
@@ -68,13 +62,7 @@ def drawing_kind(path: Path) -> str:
 
 
 def drawing_files(path: Path) -> list[Path]:
-    """The tables of a folder, without hidden ones.
-
-    Raises
-    ------
-    ValueError
-        There are none.
-    """
+    """The tables of a folder, without hidden ones."""
     files = sorted(f for f in path.iterdir() if f.name.lower().endswith((".csv", ".csv.gz")) and f.name[0] != ".")
     if not files:
         raise ValueError(

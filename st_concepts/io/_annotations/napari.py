@@ -23,13 +23,7 @@ def is_napari(header: list[str]) -> bool:
 
 
 def read_napari(path: Path, label: str | None, column: str | None = None) -> tuple[list[Region], list[str]]:
-    """Shapes of a napari layer saved as CSV; such a file has no labels, so they come from a column or the file name.
-
-    Raises
-    ------
-    ValueError
-        Not such a file; a coordinate is not finite (with the number of the shape); no area in it.
-    """
+    """Shapes of a napari layer saved as CSV; such a file has no labels, so they come from a column or the file name."""
     rows = read_table(path)
     # napari counts axes as rows, columns; those before are planes
     axes = sorted((c for c in (rows[0] if rows else {}) if re.fullmatch(r"axis-\d{1,3}", c)), key=lambda c: int(c[5:]))

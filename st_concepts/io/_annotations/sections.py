@@ -61,15 +61,7 @@ def by_section(
     read: Callable[..., AnnData | None],
     options: dict[str, Any],
 ) -> pd.Categorical:
-    """Labels of every spot from one file a section, each read by ``read``.
-
-    Raises
-    ------
-    KeyError
-        No column ``section_key``.
-    ValueError
-        No ``section_key``; a file for a section that is not there.
-    """
+    """Labels of every spot from one file a section, each read by ``read``."""
     if section_key is None:
         raise ValueError("A file for each section needs section_key=, the column of obs with the section of each spot.")
     sections, have = _sections(adata, section_key)
@@ -90,13 +82,7 @@ def by_section(
 def table_by_section(
     adata: AnnData, path: Path, section_key: str, *, key: str, column: str | None, missing: Iterable[str] | str | None
 ) -> Table:
-    """Labels of every spot from one table that names section and barcode.
-
-    Raises
-    ------
-    ValueError
-        The table has no column of that name, or none of its sections is in the data.
-    """
+    """Labels of every spot from one table that names section and barcode."""
     sheet = read_sheet(path)
     header = [name.casefold() for name in sheet.header]
     if section_key.casefold() not in header:

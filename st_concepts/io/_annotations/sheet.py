@@ -47,11 +47,6 @@ def read_sheet(path: Path) -> Sheet:
     Comma, tab and semicolon are told apart by the lines themselves, or by the ``sep=`` of a spreadsheet. Comments
     (``#``) above the header are left out. A header that lacks the name of its first column, as R writes it, gets an
     empty one; columns without name and content at the end are left out.
-
-    Raises
-    ------
-    ValueError
-        Not text, one column only, nothing below the header, lines of unequal length, quotes that are not closed.
     """
     text, remarks = _text(path)
     first, _, rest = text.lstrip().partition("\n")

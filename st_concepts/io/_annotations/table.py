@@ -65,12 +65,6 @@ def read_barcodes(
     that has most of ``names``; else in the one that has most of ``names``, the row numbers of a data frame coming last.
     The label is ``column``, else the column called ``key``, else the only other one. Names that are not equal are
     matched as `match_names` says. A table without header is recognised by a first line that is a spot.
-
-    Raises
-    ------
-    ValueError
-        No spot of the table is in ``names``; several columns to choose from; numbers or names for labels; a spot with
-        two labels; a barcode of the table that several spots have.
     """
     sheet = sheet or read_sheet(path)
     known = list(map(str, names))

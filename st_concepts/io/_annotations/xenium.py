@@ -57,13 +57,7 @@ def is_selection(head: str) -> bool:
 
 
 def read_selection(path: Path) -> Selection:
-    """Read one file.
-
-    Raises
-    ------
-    ValueError
-        Neither a table of corners (X, Y) nor of cells (Cell ID).
-    """
+    """Read one file."""
     lines = read_text(path).splitlines(keepends=True)
     comments = []
     while lines and (not lines[0].strip(' ,;\t\r\n"') or lines[0].lstrip(' "').startswith("#")):
@@ -82,13 +76,7 @@ def read_selection(path: Path) -> Selection:
 def selection_regions(
     selections: Sequence[Selection], label: str | None, column: str | None
 ) -> tuple[list[Region], list[str]]:
-    """Outlines of files of corners, each called as its selection, or by ``column`` (``"Class"``).
-
-    Raises
-    ------
-    ValueError
-        A coordinate is not a finite number; no such column; no area in the files.
-    """
+    """Outlines of files of corners, each called as its selection, or by ``column`` (``"Class"``)."""
     regions: list[Region] = []
     remarks = _shared_names(selections, label, column)
     degenerate, classes = 0, False
@@ -126,11 +114,6 @@ def selected_cells(
     """Label of each cell of the data from files of cells, with the labels in the order of the files and remarks.
 
     ``overlap`` decides for a cell in several selections, as in `spots_in`; the smallest has the fewest cells.
-
-    Raises
-    ------
-    ValueError
-        No such column; a cell in selections of different labels where that is an error; no cell is in the data.
     """
     pairs: list[tuple[str, str]] = []
     for file in selections:

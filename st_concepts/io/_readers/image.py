@@ -28,11 +28,6 @@ def read_image(path: Path, sizes: dict[str, int]) -> tuple[tuple[int, int], dict
         Full-resolution width and height in pixels.
     images
         For each name a uint8 array, shape (height, width, 3).
-
-    Raises
-    ------
-    ValueError
-        If the file is not a readable image, or is far larger than an H&E section.
     """
     from PIL import Image, UnidentifiedImageError
 

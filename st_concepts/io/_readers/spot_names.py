@@ -71,11 +71,6 @@ def parse_spot_names(names: Iterable[str], *, where: str) -> np.ndarray:
     -------
     float64, shape (n_spots, 2), columns x and y in units of the array (1 = the pitch between spots).
 
-    Raises
-    ------
-    ValueError
-        If a name does not read as coordinates, or if two names are the same.
-
     Examples
     --------
     >>> parse_spot_names(["16.92x9.015", "17_11"], where="example")

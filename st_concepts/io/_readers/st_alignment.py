@@ -20,11 +20,6 @@ def read_alignment(path: Path) -> np.ndarray:
     Returns
     -------
     float64, shape (3, 3), row-vector form.
-
-    Raises
-    ------
-    ValueError
-        If the file does not hold nine finite numbers, the matrix is not affine, or it cannot be inverted.
     """
     text = path.read_text(encoding="utf-8-sig", errors="replace").replace(",", " ").split()
     try:

@@ -37,11 +37,6 @@ def read_annotation(
         The label of each spot, ``None`` where it has none.
     order
         The distinct labels in the order of the file.
-
-    Raises
-    ------
-    ValueError
-        With file, line and column, if the table has another form, a field is neither 0 nor 1, or a spot has two labels.
     """
     spots, labels, order = _as_written(path, column)
     words = missing_words(missing)
@@ -141,16 +136,6 @@ def match_labels(
     Returns
     -------
     object array, shape (n_obs,), with ``None`` where the annotation says nothing.
-
-    Raises
-    ------
-    ValueError
-        If no spot is in the annotation, or if two spots of one side fall on the same array position.
-
-    Warns
-    -----
-    UserWarning
-        If fewer than half of the spots are in the annotation.
     """
     annotated = parse_spot_names(spots, where=where)
     exact = _lookup(annotated, coords)
@@ -190,13 +175,7 @@ def _lookup(table: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, bool]:
 def as_categorical(
     labels: np.ndarray, order: Sequence[str], layers: Sequence[str] | Mapping[str, str] | None, *, where: str
 ) -> pd.Categorical:
-    """Labels as a categorical: in the order of the file, or renamed and ordered as ``layers`` says.
-
-    Raises
-    ------
-    ValueError
-        If a label is not named in ``layers``.
-    """
+    """Labels as a categorical: in the order of the file, or renamed and ordered as ``layers`` says."""
     if layers is None:
         return pd.Categorical(labels, categories=list(order))
     rename = dict(layers) if isinstance(layers, Mapping) else {name: name for name in layers}

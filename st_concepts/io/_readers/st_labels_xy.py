@@ -24,11 +24,6 @@ def as_two_columns(path: Path, rows: Rows, column: str | None = None) -> Rows | 
     column
         The one with the labels; by default the one called ``label``, ``layer``, ``annotation``, ..., else the only one
         that holds text.
-
-    Raises
-    ------
-    ValueError
-        Several columns could be the label; a line of another length; no such ``column``.
     """
     header = [field.strip() for field in rows[0][1]]
     body = rows[1:]

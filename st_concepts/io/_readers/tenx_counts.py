@@ -35,11 +35,6 @@ def read_counts(path: Path, *, genome: str | None = None) -> tuple[AnnData, dict
         What an HDF5 file says of itself: ``library_ids``, ``chemistry_description``, ``software_version``.
     remarks
         What was left out.
-
-    Raises
-    ------
-    ClearError
-        The file is damaged, incomplete, or of another form; it holds no genes, or none of ``genome``.
     """
     if path.suffix == ".h5":
         adata, about = _read_h5(path)

@@ -156,11 +156,6 @@ def find_parts(root: Path, counts_file: str | Path | None = None) -> Parts:
         An output folder, or any that has the files flat in it.
     counts_file
         The count matrix, where there are several; relative to ``root``.
-
-    Raises
-    ------
-    ClearError
-        No count matrix or no positions; several samples, and none was named.
     """
     counts = _choose_counts(root, counts_file)
     files = {role: _choose(_spatial_files(root, role), counts.sample) for role in _SPATIAL}

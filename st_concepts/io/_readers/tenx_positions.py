@@ -23,11 +23,6 @@ def read_positions(path: Path) -> pd.DataFrame:
     ----------
     path
         CSV, TSV or parquet; with a header (then the order does not matter and more columns may be there) or without.
-
-    Raises
-    ------
-    ClearError
-        A column is missing, a coordinate is no finite number, a barcode occurs twice; or the file is no such table.
     """
     check_content(path)
     table = _parquet(path) if path.suffix == ".parquet" else _text(path)

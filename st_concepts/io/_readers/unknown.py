@@ -28,13 +28,7 @@ _HDF5 = (
 
 
 def refuse_file(path: Path) -> None:
-    """Say of a file that no reader takes what is wrong with it, where that can be told.
-
-    Raises
-    ------
-    ClearError
-        It is damaged, part of something else, or of a program that is known.
-    """
+    """Say of a file that no reader takes what is wrong with it, where that can be told."""
     head = first_bytes(path)
     if is_count_matrix(path):
         if in_xenium(path):

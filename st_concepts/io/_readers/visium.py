@@ -63,16 +63,6 @@ def read_visium(
         Of a reference with several, the one to keep.
     load_images
         Whether to read the images.
-
-    Raises
-    ------
-    ClearError
-        A file is missing, damaged, of another section, or only stands for another.
-
-    Warns
-    -----
-    UserWarning
-        An image or the scale factors are missing; raw counts stand in for filtered ones; features that are no genes.
     """
     root, counts = named_counts(path)
     parts = find_parts(root, counts if counts is not None else counts_file)

@@ -37,16 +37,6 @@ def read_visium_hd(
         In micrometres; by default 8 where it is there, else the smallest.
     counts_file, library_id, genome, load_images
         See `read_visium`.
-
-    Raises
-    ------
-    ClearError
-        No such bin size; a file is missing, damaged, of another section, or only stands for another.
-
-    Warns
-    -----
-    UserWarning
-        See `read_visium`.
     """
     folder, counts, size = _bin(path, bin_size)
     parts = find_parts(folder, counts if counts is not None else counts_file)

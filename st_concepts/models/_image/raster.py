@@ -114,11 +114,6 @@ def make_raster(
     -------
     See `Raster`.
 
-    Raises
-    ------
-    ValueError
-        Positions are not ``(n_obs, 2)`` and finite, all spots coincide, or an option is out of range.
-
     Examples
     --------
     >>> xy = np.stack(np.meshgrid(np.arange(5), np.arange(4)), -1).reshape(-1, 2)

@@ -85,11 +85,6 @@ class SpotData:
         Training counts by section, float64 ``(n_sections, n_vars)``.
     feature_sums, n_firm
         Sums of the features of spots with at least 1% of ``target_sum`` counts, by section, and their numbers.
-
-    Raises
-    ------
-    ValueError
-        A value that is no count.
     """
 
     def __init__(self, source: Source, *, fraction: float, seed: int) -> None:

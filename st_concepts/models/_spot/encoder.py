@@ -33,13 +33,7 @@ def dense(block: sp.csr_matrix, device: torch.device) -> torch.Tensor:
 
 
 def as_device(device: str | torch.device) -> torch.device:
-    """The torch device of a name; ``"auto"`` is CUDA where there is one.
-
-    Raises
-    ------
-    ValueError
-        The name is unknown, or there is no such device on this machine.
-    """
+    """The torch device of a name; ``"auto"`` is CUDA where there is one."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

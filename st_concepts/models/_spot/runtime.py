@@ -99,15 +99,7 @@ class Plan:
         return (self.devices, self.num_nodes, self.strategy, self.precision) == (1, 1, "auto", "32-true")
 
     def run(self, function: Callable[..., T], *args: Any) -> T:
-        """``function(runtime, *args)`` in every process that takes part; what the first one returns.
-
-        Raises
-        ------
-        ImportError
-            More than the defaults was asked for and ``lightning-fabric`` is not installed.
-        ValueError
-            Fabric refuses the combination, or several processes are asked for in a notebook.
-        """
+        """``function(runtime, *args)`` in every process that takes part; what the first one returns."""
         if self.alone:
             self._warn_if_launched()
             return function(SingleProcess(self.device), *args)

@@ -62,11 +62,6 @@ def start_module(data: SpotData, options: StartOptions, device: torch.device) ->
         Sizes and kind of start.
     device
         Where the module goes.
-
-    Warns
-    -----
-    UserWarning
-        The data have fewer directions of variation than latent dimensions; the others stay unused.
     """
     proportions = section_proportions(data.gene_totals)
     module = empty_module(data.n_vars, options)

@@ -154,11 +154,6 @@ class Checkpoints:
         What must be the same for a fit to be continued: options, sizes, a digest of the data.
     minutes
         Within an epoch, write when this many minutes have passed; 0 for never. Every epoch ends with a write.
-
-    Raises
-    ------
-    OSError
-        The folder cannot be made or written.
     """
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, Any], *, minutes: float) -> None:
@@ -171,13 +166,7 @@ class Checkpoints:
         )
 
     def write(self, state: FitState) -> None:
-        """Write the state; the one before becomes the previous one.
-
-        Raises
-        ------
-        OSError
-            The disk is full or cannot be written; what was there is left.
-        """
+        """Write the state; the one before becomes the previous one."""
         try:
             # "next" is whole as soon as it has its name; what follows only renames
             _checkpoint.write(self._next, _KIND, state.tensors(), {"identity": self.identity} | state.header())
@@ -203,13 +192,7 @@ class Checkpoints:
         return next((p for p in (self._next, self.current, self.previous) if p.exists()), None)
 
     def restore(self, state: FitState) -> bool:
-        """Bring ``state`` to the last one written; `False` where there is none.
-
-        Raises
-        ------
-        ValueError
-            The checkpoint is damaged, or of other data or options.
-        """
+        """Bring ``state`` to the last one written; `False` where there is none."""
         sweep(self.folder)
         for left in self.folder.glob(".next.stc.*"):  # of a write by version 0.1 that was killed
             left.unlink(missing_ok=True)
