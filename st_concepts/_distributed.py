@@ -63,17 +63,7 @@ def shard_rows(n_rows: int, step: int = 1) -> slice:
 
 
 def all_reduce(*arrays: np.ndarray) -> list[np.ndarray]:
-    """Sum of each array over the processes, float64, the same to the last bit in every process.
-
-    Parameters
-    ----------
-    arrays
-        Of the same shapes in every process.
-
-    Returns
-    -------
-    The sums in the order given; the arrays themselves where the process is alone.
-    """
+    """Sum of each array over the processes, float64, the same to the last bit in every process."""
     group = _group()
     if group is None or group.get_world_size() == 1:
         return list(arrays)

@@ -33,23 +33,11 @@ def verbosity() -> int:
 
 
 def bar(items: Iterable[Any] | int, *, desc: str, unit: str, progress: bool) -> tqdm:
-    """A progress bar: in notebooks and on terminals, nowhere else.
+    """A progress bar over items (or so many steps): in notebooks and on terminals, nowhere else.
 
-    Parameters
-    ----------
-    items
-        What to go through, or how many steps there are (the caller then calls ``.update()``).
-    desc
-        Text before the bar.
-    unit
-        What one step is, ``"epoch"``.
-    progress
-        `False` draws none. Nor is one drawn where stderr is neither a terminal nor a notebook (log files of a cluster),
-        or where ``scanpy.settings.verbosity`` asks for errors only.
-
-    Returns
-    -------
-    The bar: iterable over ``items``, with ``update``, ``set_postfix`` and ``close`` whether drawn or not.
+    ``progress=False`` draws none. Nor is one drawn where stderr is neither a terminal nor a notebook (log files of a
+    cluster), or where ``scanpy.settings.verbosity`` asks for errors only. What is given back is iterable, with
+    ``update``, ``set_postfix`` and ``close``, whether drawn or not.
 
     Examples
     --------
@@ -90,16 +78,6 @@ def get_logger(name: str) -> logging.Logger:
     """Logger ``st_concepts.<name>``: speaks as ``scanpy.settings.verbosity`` says, until the user sets up logging.
 
     A level set on the logger, or handlers of the root logger, are the user's and go first.
-
-    Parameters
-    ----------
-    name
-        Part of the package, ``"io"``.
-
-    Examples
-    --------
-    >>> get_logger("io").name
-    'st_concepts.io'
     """
     handler()
     logger = logging.getLogger(f"{ROOT}.{name}")

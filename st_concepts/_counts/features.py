@@ -16,16 +16,7 @@ def sizes(counts: sp.csr_matrix | np.ndarray) -> np.ndarray:
 def log_normalize(
     counts: sp.csr_matrix | np.ndarray, target_sum: float, *, size: np.ndarray | None = None
 ) -> sp.csr_matrix | np.ndarray:
-    """``log1p(target_sum * counts / size)``, float32, of the same kind; empty spots stay zero.
-
-    Parameters
-    ----------
-    counts
-        ``(n_obs, n_vars)`` CSR or dense.
-    target_sum
-        Size that every spot is scaled to, in counts.
-    size
-        ``(n_obs,)`` sizes; by default the row sums of ``counts``.
+    """``log1p(target_sum * counts / size)``, float32, of the same kind (CSR or dense); empty spots stay zero.
 
     Examples
     --------

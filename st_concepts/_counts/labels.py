@@ -82,24 +82,11 @@ def clean_labels(
 ) -> Labels:
     """One label per spot as text, or a `ValueError` that says why this is none.
 
-    Parameters
-    ----------
-    column
-        Text, integers, booleans or a categorical; whole numbers with gaps are integers, whatever pandas made of them.
-    missing
-        Words that mean missing, in place of `MISSING`; case, blanks around and underscores do not matter. No label at
-        all (`None`, NaN, an empty text) is always missing.
-    keep
-        Labels that were asked for by name, which are labels even where they are such a word.
-    where
-        What holds the labels, for messages.
-    names_allowed
-        Take nearly as many labels as spots.
-
-    Returns
-    -------
-    Categories are in the order of the categorical that was given, else sorted, numbers as numbers. Blanks around a
-    label do not count: ``"L1 "`` is ``"L1"``, which a remark says where both occur.
+    Whole numbers with gaps are integers, whatever pandas made of them. Words in ``missing`` (by default `MISSING`) are
+    no labels but for those in ``keep``; no label at all (`None`, NaN, an empty text) is always missing. Nearly as many
+    labels as spots are refused, unless ``names_allowed``. Categories are in the order of the categorical that was
+    given, else sorted, numbers as numbers. Blanks around a label do not count: ``"L1 "`` is ``"L1"``, which a remark
+    says.
 
     Examples
     --------

@@ -40,21 +40,11 @@ def in_memory(X: Any) -> bool:
 
 
 def iter_rows(X: Any, batch_size: int, *, share: bool = False) -> Iterator[tuple[slice, sp.csr_matrix]]:
-    """Consecutive row batches of a matrix as float32 CSR.
+    """Consecutive row batches of a matrix as slice and float32 CSR.
 
-    Parameters
-    ----------
-    X
-        ``(n_obs, n_vars)``: dense, CSR or CSC in memory; CSR or dense of a backed AnnData or in a zarr store
-        (`anndata.io.sparse_dataset`, ``h5py.Dataset``, ``zarr.Array``); a dask array of any of these.
-    batch_size
-        Rows a batch.
-    share
-        Where several processes compute together, the batches of this one only: a run of neighbouring rows.
-
-    Yields
-    ------
-    The slice of rows and its CSR matrix. Close the generator to stop reading early; its thread ends with it.
+    ``X`` is dense, CSR or CSC in memory; CSR or dense of a backed AnnData or in a zarr store; a dask array of any of
+    these. With ``share``, where several processes compute together, the batches of this one only: a run of neighbouring
+    rows. Close the generator to stop reading early; its thread ends with it.
 
     Examples
     --------

@@ -86,27 +86,11 @@ def sections_of(
 ) -> Sections:
     """Find the section of each spot.
 
-    In this order: ``section_key``; the key that was given when the markers were tested; the ``batch_key`` of the model;
-    the columns ``section``, ``library_id`` and ``sample``, those first whose names agree with the images in
-    ``uns["spatial"]``, then those that name several sections. Of the last two kinds a column is passed over if spots
-    of one section coincide, and another one tells them apart.
-
-    Parameters
-    ----------
-    adata
-        Only read; it may be lazy.
-    section_key
-        Column of ``obs``; `None` follows the rule.
-    concepts_key
-        Entry of ``uns`` that knows the model's ``batch_key``.
-    batch_key
-        The same, where there is no such entry yet.
-    tested
-        Whether the key that was given for the markers counts.
-    check_stacked
-        Whether sections that lie on each other are an error.
-    warn
-        Whether remarks are given as warnings; they are in the result in any case.
+    In this order: ``section_key``; the key that was given when the markers were tested (if ``tested``); the key of the
+    model (``batch_key``, or what ``uns[concepts_key]`` knows); the columns ``section``, ``library_id`` and ``sample``,
+    those first whose names agree with the images in ``uns["spatial"]``, then those that name several sections. Of the
+    last two kinds a column is passed over if spots of one section coincide, and another one tells them apart; where
+    none does, that is an error if ``check_stacked``. Remarks are in the result, and with ``warn`` warnings too.
     """
     if section_key is not None:
         names, codes = read_sections(adata.obs, section_key)

@@ -92,18 +92,7 @@ def as_tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def sparse_product(matrix: sp.csr_matrix, dense: np.ndarray) -> np.ndarray:
-    """``matrix @ dense``, the same sums as scipy's in a quarter of the time.
-
-    Parameters
-    ----------
-    matrix
-        CSR ``(n, k)`` of the type of ``dense``.
-    dense
-        ``(k, h)``, float32 or float64, C-contiguous.
-
-    Returns
-    -------
-    ``(n, h)``.
+    """``matrix @ dense``, of one type, the same sums as scipy's in a quarter of the time.
 
     Examples
     --------

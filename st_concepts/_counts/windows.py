@@ -23,15 +23,7 @@ _MOST_DENSE_VALUES = 2**26
 
 
 def windows(X: Any, span: slice) -> Iterator[Any]:
-    """Consecutive blocks of the rows of ``span``, sparse or dense, of whatever size the store suggests.
-
-    Parameters
-    ----------
-    X
-        `anndata.abc.CSRDataset`, dask array, or anything that slices its rows (``h5py.Dataset``, ``zarr.Array``).
-    span
-        Rows, step 1.
-    """
+    """Consecutive blocks of the rows of ``span``, sparse or dense, of whatever size the store suggests."""
     if span.start >= span.stop:
         return iter(())
     _check(X)

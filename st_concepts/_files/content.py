@@ -63,15 +63,7 @@ def missing(path: Path) -> str:
 
 
 def check_content(path: Path, *, archives: bool = False) -> None:
-    """Refuse a file that is known to be something else than data, whatever it is called.
-
-    Parameters
-    ----------
-    path
-        The file.
-    archives
-        Whether an archive is what is wanted.
-    """
+    """Refuse a file that is known to be something else than data, whatever it is called; an archive may be wanted."""
     with path.open("rb") as handle:
         head = handle.read(_HEAD)
     if archives and head.startswith(b"PK\x03\x04"):

@@ -53,13 +53,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def whole_folder(path: str | os.PathLike[str], is_store: Callable[[Path], bool]) -> Iterator[Path]:
     """A temporary path to make a folder at, which takes the place of ``path`` when all went well.
 
-    Parameters
-    ----------
-    path
-        Nothing, or a folder for which ``is_store`` holds; it is under its name at every moment, see
-        `st_concepts._files.swap`.
-    is_store
-        Whether a folder may be replaced.
+    ``path`` is nothing, or a folder for which ``is_store`` holds; it is under its name at every moment, see
+    `st_concepts._files.swap`.
     """
     target = check_folder(path, is_store)
     sweep(target.parent)

@@ -130,16 +130,8 @@ def pull_back(
 ) -> torch.Tensor:
     """Gradient of ``directions . net(a)`` w.r.t. ``a``, under a backward rule if one is given.
 
-    Parameters
-    ----------
-    a
-        ``(n, n_hidden)``.
-    directions
-        ``(m, n, n_latent)`` or ``(m, 1, n_latent)``.
-
-    Returns
-    -------
-    ``(m, n, n_hidden)``.
+    ``a`` is ``(n, n_hidden)``, ``directions`` ``(m, n, n_latent)`` or ``(m, 1, n_latent)``, the result ``(m, n,
+    n_hidden)``.
     """
     a = a.detach().requires_grad_(True)
     context: AbstractContextManager = nullcontext() if rule is None else rule

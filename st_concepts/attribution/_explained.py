@@ -133,18 +133,10 @@ class Explained(Section):
         directions: np.ndarray | None = None,
         encoder: Encoder | None = None,
     ) -> GroupAttribution:
-        """Mean attribution over the spots of each chosen concept.
+        """Mean attribution over the spots of each chosen concept (positions), which are the groups.
 
-        Parameters
-        ----------
-        chosen
-            Positions of the concepts, whose spots are the groups.
-        method, baseline, options
-            As in ``stc.tl.saliency``.
-        directions
-            One vector per group ``(len(chosen), n_latent)``; `None` for all latent dimensions.
-        encoder
-            Another encoder of the same features.
+        ``directions`` has one vector per group ``(len(chosen), n_latent)``; `None` is all latent dimensions.
+        ``encoder`` is another encoder of the same features.
         """
         options = options or Options()
         inside = self.members.inside[:, list(chosen)]

@@ -127,14 +127,9 @@ def modules_of(encoder: Encoder | nn.Module) -> list[nn.Module]:
 
 
 def profile_baseline(profile: pd.Series | np.ndarray, var_names: pd.Index) -> np.ndarray:
-    """A user's own profile in the order of ``var_names``, float64 ``(n_vars,)``.
+    """A user's own profile, a series by gene name or an array in order of ``var_names``, as float64 ``(n_vars,)``.
 
-    Parameters
-    ----------
-    profile
-        A series by gene name (genes that the model lacks are ignored), or an array already in order.
-    var_names
-        Names of the encoder's features.
+    Genes that the model lacks are ignored.
     """
     if isinstance(profile, pd.Series):
         missing = var_names[~var_names.isin(profile.index)]

@@ -97,16 +97,8 @@ class GroupAttribution:
     def contract(self, concepts: np.ndarray, *, paired: bool = False) -> GroupAttribution:
         """Attributions of concept vectors from those of the latent dimensions: a matrix product.
 
-        Parameters
-        ----------
-        concepts
-            ``(n_concepts, n_latent)`` or ``(n_latent,)``.
-        paired
-            Give each group only the concept of the same row, so that ``m`` is 1.
-
-        Returns
-        -------
-        A `GroupAttribution` whose directions are the concepts.
+        ``concepts`` are ``(n_concepts, n_latent)`` or ``(n_latent,)``, the directions of the result. ``paired`` gives
+        each group only the concept of the same row, so that ``m`` is 1.
         """
         if not self.per_latent:
             raise ValueError(

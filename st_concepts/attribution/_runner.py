@@ -111,18 +111,10 @@ class Runner:
         return deltas @ (self.weight if genes is None else self.weight[:, genes])
 
     def cross(self, features: FeatureMatrix, deltas: np.ndarray) -> np.ndarray:
-        """Sum over spots of ``features * (deltas @ weight)``, for each of ``m`` multipliers.
+        """Sum over spots of ``features * (deltas @ weight)``, for each of ``m`` multipliers ``(m, n, n_hidden)``.
 
-        Parameters
-        ----------
-        features
-            ``(n, n_vars)``, CSR or dense.
-        deltas
-            ``(m, n, n_hidden)``.
-
-        Returns
-        -------
-        ``(m, n_vars)`` float64. A sparse batch costs ``m * nnz * n_hidden``.
+        ``features`` are ``(n, n_vars)``, CSR or dense; the result is float64 ``(m, n_vars)``. A sparse batch costs
+        ``m * nnz * n_hidden``.
         """
         features = features.astype(self.numpy_dtype, copy=False)
         if self.transposed is None:

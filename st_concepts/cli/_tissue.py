@@ -14,12 +14,7 @@ from st_concepts.stats import NULLS
 
 
 def check_tissue(adata: AnnData, settings: Settings, *, drawn: bool) -> list[str]:
-    """Say what the sections are, and raise what a test or a picture would raise after the fit.
-
-    Returns
-    -------
-    The remarks that were made, which need not be made again.
-    """
+    """Say what the sections are, and raise what a test or a picture would raise after the fit; the remarks made."""
     if settings.batch_key is not None:
         read_sections(adata.obs, settings.batch_key, option="batch_key")
     found = sections_of(adata, settings.section_key, batch_key=settings.batch_key, tested=False, warn=False)

@@ -51,18 +51,9 @@ def correlation_pvalue(r: np.ndarray, n: int) -> np.ndarray:
 
 
 def latent_correlation(latent: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pearson correlation, across latent dimensions, of each gene with a target vector.
+    """Pearson correlation, across latent dimensions, of genes ``(n_genes, n_latent)`` with a target ``(n_latent,)``.
 
-    Parameters
-    ----------
-    latent
-        ``(n_genes, n_latent)``.
-    target
-        ``(n_latent,)``.
-
-    Returns
-    -------
-    float64 ``(n_genes,)`` correlations and two-sided p-values; NaN for vectors that are constant.
+    Float64 ``(n_genes,)`` correlations and two-sided p-values; NaN for vectors that are constant.
 
     Examples
     --------
@@ -83,17 +74,9 @@ def latent_correlation(latent: np.ndarray, target: np.ndarray) -> tuple[np.ndarr
 def layer_loading(images: sp.csr_matrix, inside: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pearson correlation, across pixels, of each gene's image with the indicator of a layer.
 
-    Parameters
-    ----------
-    images
-        ``(n_genes, n_pixels)``.
-    inside, known
-        Boolean ``(n_pixels,)``: pixels of the layer, pixels whose layer is known.
-
-    Returns
-    -------
-    float64 ``(n_genes,)`` correlations and two-sided p-values. The latter take pixels as independent, which neighbours
-    are not: they rank genes, and are no test.
+    ``images`` are ``(n_genes, n_pixels)``, ``inside`` and ``known`` boolean ``(n_pixels,)``. Correlations and two-sided
+    p-values ``(n_genes,)``; the latter take pixels as independent, which neighbours are not: they rank genes, and are
+    no test.
     """
     x = sp.csr_matrix(images, dtype=np.float64)[:, np.flatnonzero(known)]
     y = np.asarray(inside, dtype=np.float64)[known]
@@ -119,20 +102,8 @@ def make_gene_concept(
 ) -> GeneConcept:
     """Mean latent vector of the ``n_top`` genes with the largest correlation (Brocki & Chung 2019, section 3.2).
 
-    Parameters
-    ----------
-    name
-        Of the concept.
-    latent
-        ``(n_genes, n_latent)``.
-    r, pvals
-        ``(n_genes,)``, see `latent_correlation` and `layer_loading`.
-    usable
-        Boolean ``(n_genes,)``: genes that may take part.
-    n_top
-        How many genes.
-    always
-        Genes that take part however few spots they are seen in: the seeds.
+    ``r`` and ``pvals`` are those of `latent_correlation` or `layer_loading`. Genes that are ``usable`` take part, and
+    those of ``always`` (the seeds) however few spots they are seen in.
     """
     usable = usable & np.isfinite(r)
     usable[list(always)] = True

@@ -70,18 +70,9 @@ def from_labels(
 ) -> Membership:
     """Membership from an annotation; missing values, and words that mean missing, are unlabelled.
 
-    Parameters
-    ----------
-    labels
-        One label per spot, as they are or cleaned already.
-    groups
-        Labels to make concepts of; by default all that occur, in the order of the categories.
-    reference
-        ``"rest"``: all other labelled spots; or the label (or labels) to compare with. A label called ``"rest"`` is
-        meant by ``["rest"]``.
-    missing
-        Words that mean missing, in place of `st_concepts.io.MISSING`; a word named in ``groups`` or ``reference`` is a
-        label.
+    ``groups`` are the labels to make concepts of, by default all that occur, in the order of the categories. The
+    ``reference`` is ``"rest"``, all other labelled spots, or the label (or labels) to compare with; a label called
+    ``"rest"`` is meant by ``["rest"]``. A word of ``missing`` that is named in ``groups`` or ``reference`` is a label.
 
     Examples
     --------

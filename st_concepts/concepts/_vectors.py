@@ -130,17 +130,10 @@ def logistic(latent: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.
 
 
 def seed_regression(latent: np.ndarray, target: np.ndarray, *, whiten: bool) -> np.ndarray:
-    """Direction that follows a continuous target, such as the expression of seed genes.
+    """Direction ``(n_latent,)`` that follows a continuous target ``(n_obs,)``, such as the expression of seed genes.
 
-    Parameters
-    ----------
-    latent
-        ``(n_obs, n_latent)``.
-    target
-        ``(n_obs,)``.
-    whiten
-        Divide by the shrunk covariance (ridge regression), the continuous twin of `discriminant`; otherwise return the
-        covariance itself, the twin of `mean_difference`.
+    ``whiten`` divides by the shrunk covariance (ridge regression), the continuous twin of `discriminant`; otherwise it
+    is the covariance itself, the twin of `mean_difference`.
     """
     centered = latent - latent.mean(0)
     cov = centered.T @ (target - target.mean()) / len(latent)

@@ -131,18 +131,8 @@ def faithfulness(
 def curves(section: Explained, j: int, orders: np.ndarray, steps: np.ndarray, baseline: np.ndarray) -> np.ndarray:
     """Mean score of concept ``j`` over its spots with the first genes of each order deleted, and inserted.
 
-    Parameters
-    ----------
-    orders
-        Columns of the model ``(n_orders, >= steps[-1])``.
-    steps
-        Increasing numbers of genes.
-    baseline
-        ``(n_vars,)``.
-
-    Returns
-    -------
-    float64 ``(2, n_orders, 1 + len(steps))``: deletion, insertion; the first column is for no gene.
+    ``orders`` are columns of the model ``(n_orders, >= steps[-1])``, ``steps`` increasing numbers of genes. Float64
+    ``(2, n_orders, 1 + len(steps))``: deletion, insertion; the first column is for no gene.
     """
     inside = section.members.inside[:, j]
     total = np.zeros((2, len(orders), 1 + len(steps), section.encoder.n_latent))

@@ -159,12 +159,7 @@ class RandomEncoder:
 
 
 def randomized(encoder: Encoder, rng: np.random.Generator, *, cascade: bool) -> Iterator[tuple[str, int, Encoder]]:
-    """Name of the layer, number of random layers, and an encoder in which they are random, from the last to the first.
-
-    Yields
-    ------
-    Copies; ``encoder`` itself is never touched.
-    """
+    """Name of the layer, number of random layers, and a copy in which they are random, from the last to the first."""
     first = encoder.first_layer
     if first is None:
         yield from _without_first_layer(encoder, rng, cascade=cascade)

@@ -87,17 +87,10 @@ def _parse_counts(fields: list[str], path: Path, line: int, columns: list[str]) 
 
 
 def read_count_table(path: Path) -> tuple[sp.csr_matrix, list[str], list[str]]:
-    """Read a table of counts, one text row at a time, so that no dense matrix is ever held.
+    """Read a table of counts, one text row at a time, so that no dense matrix is ever held: float32 CSR, spots, genes.
 
     Spots may be in rows or in columns: whichever side carries coordinates (``XxY``) is taken as the spots. The header
     may lack its corner field, as R writes it.
-
-    Returns
-    -------
-    counts
-        float32 CSR, shape (n_spots, n_genes).
-    spots, genes
-        Names, in the order of the file.
     """
     rows = read_rows(path)
     header_line, header = next(rows)

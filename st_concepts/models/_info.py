@@ -37,13 +37,7 @@ TITLES = {
 
 
 def model_info(model: Any) -> dict[str, Any]:
-    """Text, whole numbers and floats that say what a model is; what it does not know is left out.
-
-    Parameters
-    ----------
-    model
-        Any encoder.
-    """
+    """Text, whole numbers and floats that say what an encoder is; what it does not know is left out."""
     config = getattr(model, "_config", None)
     config = config if isinstance(config, Mapping) else {}
     kind = type(model).__name__

@@ -33,13 +33,7 @@ class NotebookRepr:
 
 
 def facts(model: Any) -> list[tuple[str, str]]:
-    """What there is to say about a model, as name and value.
-
-    Parameters
-    ----------
-    model
-        A model of `st_concepts.models`; attributes that it lacks are left out.
-    """
+    """What there is to say about a model, as name and value; attributes that it lacks are left out."""
     out: list[tuple[str, str]] = []
     config = getattr(model, "_config", {})
     if (genes := getattr(model, "var_names", None)) is not None:

@@ -21,19 +21,7 @@ _MAX_COINCIDENT = 100
 
 
 def section_codes(sections: ArrayLike | None, n_obs: int) -> NDArray[np.intp]:
-    """Integer codes 0, 1, ... of the sections of ``n_obs`` spots.
-
-    Parameters
-    ----------
-    sections
-        Any hashable label per spot, shape ``(n_obs,)``; ``None`` puts all spots in one section.
-    n_obs
-        Number of spots.
-
-    Returns
-    -------
-    Codes, intp, shape ``(n_obs,)``, in sorted order of the labels.
-    """
+    """Codes 0, 1, ... of the sections of the spots, intp ``(n_obs,)``, in sorted order of the labels; `None` is one section."""
     if sections is None:
         return np.zeros(n_obs, dtype=np.intp)
     labels = np.asarray(sections)
@@ -117,17 +105,9 @@ def spatial_graph(
 
 
 def check_graph(graph: object, n_obs: int, codes: NDArray[np.intp]) -> sp.csr_array:
-    """A user's graph as symmetric CSR without diagonal and without edges between sections.
+    """A user's graph ``(n_obs, n_obs)`` as symmetric CSR without diagonal and without edges between sections.
 
-    Parameters
-    ----------
-    graph
-        Sparse matrix or array of non-negative weights, ``(n_obs, n_obs)``, such as ``obsp["spatial_connectivities"]``.
-        An edge present in one direction only is taken as present in both.
-    n_obs
-        Number of spots.
-    codes
-        Section codes, shape ``(n_obs,)``.
+    An edge present in one direction only is taken as present in both.
     """
     weights = sp.csr_array(graph, dtype=np.float64)
     if weights.shape != (n_obs, n_obs):

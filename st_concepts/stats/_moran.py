@@ -324,22 +324,9 @@ def moran_i(values: ArrayLike, null: MoranNull) -> NDArray[np.float64]:
 def moran_surrogates(
     target: ArrayLike, null: MoranNull, n: int = 1000, *, seed: int | np.random.Generator = 0
 ) -> NDArray[np.float64]:
-    """Null copies of a target with its mean, variance and Moran's I, exactly and section by section.
+    """Null copies of a target ``(n_obs,)`` with its mean, variance and Moran's I, exactly and section by section.
 
-    Parameters
-    ----------
-    target
-        One value per spot, no NaN, shape ``(n_obs,)``.
-    null
-        From :func:`moran_null`.
-    n
-        Number of copies.
-    seed
-        Seed or generator.
-
-    Returns
-    -------
-    float64, shape ``(n, n_units)``: a copy per row. Units are the spots, or the tiles of a tiled null (then it is mean,
+    Float64 ``(n, n_units)``: a copy per row. Units are the spots, or the tiles of a tiled null (then it is mean,
     variance and Moran's I of the tile means that are kept).
     """
     y = np.asarray(target, dtype=np.float64)

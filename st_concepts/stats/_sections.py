@@ -42,13 +42,8 @@ class CombinedResult:
 def combine_sections(z: ArrayLike, weights: ArrayLike | None = None) -> CombinedResult:
     """Combine z-scores of independent sections, ``sum(w z) / sqrt(sum(w^2))`` (Stouffer).
 
-    Parameters
-    ----------
-    z
-        Shape ``(n_sections, n_vars, n_concepts)``; NaN where a section has no test (it is then left out).
-    weights
-        Weight per section, positive, shape ``(n_sections,)``, such as the square root of its number of spots. Default
-        equal.
+    ``z`` is ``(n_sections, n_vars, n_concepts)``; NaN where a section has no test (it is then left out). Weights are
+    positive, by default equal.
 
     Examples
     --------
@@ -91,15 +86,11 @@ def association_by_section(
     own_weights: ArrayLike | None = None,
     seed: int | np.random.Generator = 0,
 ) -> tuple[dict[int, AssociationResult], CombinedResult]:
-    """Test each section on its own and combine.
+    """Test each section on its own, by `association_test`, and combine; sections are the codes of ``null``.
 
-    Parameters are those of :func:`association_test`; sections are the codes of ``null``. A section where a target has
-    fewer than 3 known spots, or does not vary, does not take part for that concept.
-
-    Returns
-    -------
-    Results by section code (only sections with a target to test), and their combination, sections weighted by the
-    square root of their number of spots. z of concepts that could not be tested is NaN in the combination.
+    A section where a target has fewer than 3 known spots, or does not vary, does not take part for that concept. Gives
+    results by section code (only sections with a target to test), and their combination, weighted by the square root of
+    the number of spots; z of concepts that could not be tested is NaN there.
     """
     y = np.asarray(targets, dtype=np.float64)
     y = y[:, None] if y.ndim == 1 else y

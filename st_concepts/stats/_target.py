@@ -17,13 +17,7 @@ SAME_THING = 0.93
 
 
 def mixed(score: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Mean of standardised score and standardised label; where there is no label, the score alone.
-
-    Parameters
-    ----------
-    score, label
-        ``(n_obs, n_concepts)``; NaN where unknown.
-    """
+    """Mean of standardised score and label ``(n_obs, n_concepts)``; where there is no label (NaN), the score alone."""
     s, lab = ((v - np.nanmean(v, axis=0)) / np.maximum(np.nanstd(v, axis=0), 1e-12) for v in (score, label))
     return np.where(np.isnan(lab), s, (s + lab) / 2)
 
@@ -35,24 +29,13 @@ def _separation(score: np.ndarray, label: np.ndarray) -> float:
 
 
 def choose_target(score: np.ndarray, label: np.ndarray, *, doubted: bool) -> tuple[list[str], np.ndarray]:
-    """A target for each concept.
+    """A target for each concept, and how well the score tells the label (AUROC).
 
-    With few labels, or labels that the expression contradicts, the score is the better target: it is cleaner than what
-    it was made from. With most spots labelled and a score that separates them, the two are measurements of one thing
-    with different errors, and their mean is better than either. Where the score separates the layer badly, it is mixed
-    with other structure of the tissue, and the label is better. How well a target's ranking repeats between two halves
-    of the counts does not tell: a score that follows a nuisance repeats very well.
-
-    Parameters
-    ----------
-    score, label
-        ``(n_obs, n_concepts)``; NaN where unknown.
-    doubted
-        Whether too many labels were contradicted.
-
-    Returns
-    -------
-    The choice and the AUROC of the score for the label, per concept.
+    With few labels, or labels that the expression contradicts (``doubted``), the score is the better target: it is
+    cleaner than what it was made from. With most spots labelled and a score that separates them, the two are
+    measurements of one thing with different errors, and their mean is better than either. Where the score separates the
+    layer badly, it is mixed with other structure of the tissue, and the label is better. How well a target's ranking
+    repeats between two halves of the counts does not tell: a score that follows a nuisance repeats very well.
     """
     separation = np.array([_separation(s, lab) for s, lab in zip(score.T, label.T, strict=True)])
     usable = ~np.isnan(score).all(axis=1)

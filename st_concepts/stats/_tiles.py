@@ -10,23 +10,11 @@ from st_concepts.stats._graph import check_coords, section_codes
 
 
 def balanced_tiles(coords: ArrayLike, n_tiles: ArrayLike, sections: ArrayLike | None = None) -> NDArray[np.intp]:
-    """Cut every section into compact tiles whose sizes differ by at most one spot.
+    """Cut every section into compact tiles whose sizes differ by at most one spot; tile of each spot, intp ``(n_obs,)``.
 
     The spots are halved across the longer side of their bounding box, again and again, like a k-d tree. The result
-    depends on the coordinates and, for ties, on the order of the spots only.
-
-    Parameters
-    ----------
-    coords
-        Spot coordinates, shape ``(n_obs, 2)``.
-    n_tiles
-        Number of tiles, one number for all sections or one per section (sorted by label), from 1 to the section's size.
-    sections
-        Section of each spot, shape ``(n_obs,)``.
-
-    Returns
-    -------
-    Tile of each spot, intp, shape ``(n_obs,)``; tiles are numbered 0, 1, ... through the sections.
+    depends on the coordinates and, for ties, on the order of the spots only. ``n_tiles`` is one number for all sections
+    or one per section (sorted by label); tiles are numbered 0, 1, ... through the sections.
 
     Examples
     --------

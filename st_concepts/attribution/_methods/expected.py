@@ -23,18 +23,11 @@ def passes(
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Gradients between spots and drawn references, one draw of every spot at a time (Erion et al. 2021, eq. 3).
 
-    Parameters
-    ----------
-    references
-        First-layer products of the reference spots without bias, ``(n_references, n_hidden)``.
-    bias
-        Bias of each spot, ``(n, n_hidden)`` or broadcastable: on the way to its reference a spot keeps its covariates.
-    draws
-        Uniform numbers ``(n, n_samples, 2)``: which reference, and where on the way (stratified over the draws).
+    ``references`` are first-layer products of the reference spots without bias, ``(n_references, n_hidden)``; ``bias``
+    that of each spot: on the way to its reference a spot keeps its covariates. ``draws`` are uniform numbers ``(n,
+    n_samples, 2)``: which reference, and where on the way (stratified over the draws).
 
-    Yields
-    ------
-    Row of the reference of each spot ``(n,)`` and multipliers ``(m, n, n_hidden)``.
+    Yields the row of the reference of each spot ``(n,)`` and multipliers ``(m, n, n_hidden)``.
     """
     a, n_samples = spots.a, draws.shape[1]
     for s in range(n_samples):

@@ -55,25 +55,11 @@ def occlusion_entries(
     baseline: np.ndarray,
     genes: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Fall of every latent dimension when one gene of one spot is set to its baseline.
+    """Fall of every latent dimension when one gene of one spot is set to its baseline ``(n_vars,)``.
 
-    Parameters
-    ----------
-    features
-        ``(n, n_vars)``.
-    a
-        Pre-activations ``(n, n_hidden)`` of the same spots.
-    codes
-        Covariate codes ``(n,)`` or `None`.
-    baseline
-        ``(n_vars,)``.
-    genes
-        Distinct columns to occlude; `None` is all.
-
-    Yields
-    ------
-    Rows ``(e,)``, columns ``(e,)`` and falls ``(e, n_latent)``; pairs of spot and gene that are at the baseline already
-    are left out, their fall is zero.
+    ``features`` are ``(n, n_vars)``, ``a`` pre-activations ``(n, n_hidden)`` of the same spots, ``genes`` distinct
+    columns to occlude, all for `None`. Yields rows ``(e,)``, columns ``(e,)`` and falls ``(e, n_latent)``; pairs of
+    spot and gene that are at the baseline already are left out, their fall is zero.
     """
     latent = run.latent(a, codes)
     for rows, columns, gaps in differences(features, baseline, genes):

@@ -24,16 +24,9 @@ def settled(
 ) -> tuple[np.ndarray, list[str], list[str], str]:
     """Labels as every other part of the package reads them.
 
-    Returns
-    -------
-    labels
-        object ``(n_obs,)``, `None` where missing.
-    order
-        Labels in the order of the file, those without a spot included.
-    remarks
-        Words that were taken as missing, labels that differ little.
-    blank
-        What is only logged: spellings of a missing value that programs write.
+    Gives them as object ``(n_obs,)``, `None` where missing; labels in the order of the file, those without a spot
+    included; remarks on words that were taken as missing and labels that differ little; and what is only logged, the
+    spellings of a missing value that programs write.
     """
     column = pd.Series(pd.Categorical(labels, categories=list(dict.fromkeys(order))))
     made = clean_labels(column, missing=missing, keep=keep, where=where, names_allowed=True)

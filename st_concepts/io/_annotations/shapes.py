@@ -27,16 +27,8 @@ def spots_in(
 ) -> tuple[np.ndarray, list[str], list[str]]:
     """Label of each spot whose centre is in a polygon or on its edge, in the frame of ``points`` ``(n_obs, 2)``.
 
-    ``frames`` are other scales that the polygons could be in, by name or number, to be named in an error.
-
-    Returns
-    -------
-    labels
-        object ``(n_obs,)``, `None` where a spot is in no polygon.
-    order
-        Labels in the order of the file, those without a spot included.
-    remarks
-        What a person should know.
+    ``frames`` are other scales that the polygons could be in, by name or number, to be named in an error. Gives labels,
+    object ``(n_obs,)`` with `None` where a spot is in no polygon; labels in the order of the file; and remarks.
     """
     import shapely
 

@@ -13,22 +13,7 @@ if TYPE_CHECKING:
 
 
 def read_image(path: Path, sizes: dict[str, int]) -> tuple[tuple[int, int], dict[str, np.ndarray]]:
-    """Read an image once and reduce it.
-
-    Parameters
-    ----------
-    path
-        JPEG, PNG, TIFF, anything that Pillow opens.
-    sizes
-        For each name the longest side in pixels; an image is never enlarged.
-
-    Returns
-    -------
-    size
-        Full-resolution width and height in pixels.
-    images
-        For each name a uint8 array, shape (height, width, 3).
-    """
+    """Width and height of an image, and a uint8 copy by name, reduced to that longest side; never enlarged."""
     from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():

@@ -58,14 +58,7 @@ def table_name(sdata: SpatialData, table: str | None) -> str:
 def table_as_anndata(sdata: SpatialData, table: str | None, *, linked: bool = True) -> AnnData:
     """A copy of a table with ``obsm["spatial"]``, ``obs["section"]`` and, where there is one, the histology image.
 
-    Parameters
-    ----------
-    sdata
-        Only read.
-    table
-        Name; by default the only one.
-    linked
-        Whether the table keeps what ties it to its elements (``uns["spatialdata_attrs"]``).
+    ``linked`` keeps what ties the table to its elements (``uns["spatialdata_attrs"]``).
     """
     with others_warnings():  # about gene names, which the caller makes unique
         adata = sdata.tables[table_name(sdata, table)].copy()

@@ -58,18 +58,7 @@ def mostly_spot_names(names: Sequence[str]) -> bool:
 
 
 def parse_spot_names(names: Iterable[str], *, where: str) -> np.ndarray:
-    """Array coordinates of spots.
-
-    Parameters
-    ----------
-    names
-        Spot names, ``XxY`` or ``X_Y``; what `is_spot_name` takes.
-    where
-        What the names belong to, for the error message (a file name, say).
-
-    Returns
-    -------
-    float64, shape (n_spots, 2), columns x and y in units of the array (1 = the pitch between spots).
+    """Array coordinates of spots, float64 ``(n_spots, 2)``, x and y in pitches; ``where`` is what messages begin with.
 
     Examples
     --------

@@ -11,15 +11,11 @@ ARRAY_SIZE = (33, 35)
 
 
 def read_alignment(path: Path) -> np.ndarray:
-    """Read a ``*_transformation.txt`` file: nine numbers, the matrix that takes array coordinates to pixels.
+    """Read a ``*_transformation.txt`` file: the matrix from array coordinates to pixels, ``(3, 3)`` in row-vector form.
 
     The files published with the ST sections hold the nine numbers in one line such that
     ``[x, y, 1] @ numbers.reshape(3, 3) = [px, py, 1]``: the translation is in the last row. A matrix written the other
     way round (translation in the last column) is recognised by its last row ``0 0 1`` and transposed.
-
-    Returns
-    -------
-    float64, shape (3, 3), row-vector form.
     """
     text = path.read_text(encoding="utf-8-sig", errors="replace").replace(",", " ").split()
     try:

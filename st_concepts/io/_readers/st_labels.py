@@ -23,20 +23,12 @@ logger = get_logger("io")
 def read_annotation(
     path: Path, column: str | None = None, *, missing: Iterable[str] | str | None = None, keep: Collection[str] = ()
 ) -> tuple[list[str], list[str | None], list[str]]:
-    """Read one label per spot; words that mean missing, but for those in ``keep``, are none.
+    """Spots as written, their labels (`None`: without), and the distinct labels in the order of the file.
 
-    Three forms are recognised: one-hot with labels in rows and spots (``X_Y``) in columns, as Splotch writes it; the
-    transpose of that; two columns, spot and label, with or without a header; more columns, the spots by name or by
-    ``x`` and ``y``, the label in ``column`` (see `as_two_columns`).
-
-    Returns
-    -------
-    spots
-        Spot names as written.
-    labels
-        The label of each spot, ``None`` where it has none.
-    order
-        The distinct labels in the order of the file.
+    Words that mean missing, but for those in ``keep``, are none. Three forms are recognised: one-hot with labels in
+    rows and spots (``X_Y``) in columns, as Splotch writes it; the transpose of that; two columns, spot and label, with
+    or without a header; more columns, the spots by name or by ``x`` and ``y``, the label in ``column`` (see
+    `as_two_columns`).
     """
     spots, labels, order = _as_written(path, column)
     words = missing_words(missing)
@@ -122,20 +114,10 @@ def match_labels(
     *,
     where: str,
 ) -> np.ndarray:
-    """Bring labels to the spots of a count table, by exact array coordinates, else by the nearest array position.
+    """Labels for the spots of a count table, by exact array coordinates, else by the nearest array position.
 
-    Parameters
-    ----------
-    coords
-        float64, shape (n_obs, 2), array coordinates of the count table.
-    spots, labels
-        The annotation, as :func:`read_annotation` returns it.
-    where
-        The name of the annotation, for messages.
-
-    Returns
-    -------
-    object array, shape (n_obs,), with ``None`` where the annotation says nothing.
+    Object ``(n_obs,)``, `None` where the annotation (``spots`` and ``labels`` of `read_annotation`) says nothing; that
+    of fewer than half of the spots is warned of.
     """
     annotated = parse_spot_names(spots, where=where)
     exact = _lookup(annotated, coords)

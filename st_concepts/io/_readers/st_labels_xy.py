@@ -15,15 +15,8 @@ _LABEL = ("label", "labels", "layer", "annotation", "region", "class", "cluster"
 def as_two_columns(path: Path, rows: Rows, column: str | None = None) -> Rows | None:
     """The table as spot and label, or `None` where it is of another form (see `st_concepts.io.read_st`).
 
-    Parameters
-    ----------
-    path
-        The file, for messages.
-    rows
-        Lines with their numbers, the header first.
-    column
-        The one with the labels; by default the one called ``label``, ``layer``, ``annotation``, ..., else the only one
-        that holds text.
+    ``rows`` are lines with their numbers, the header first. The labels are in ``column``; by default in that called
+    ``label``, ``layer``, ``annotation``, ..., else in the only one that holds text.
     """
     header = [field.strip() for field in rows[0][1]]
     body = rows[1:]

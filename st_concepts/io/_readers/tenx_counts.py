@@ -18,23 +18,10 @@ _TABLE = r"\.(?:tsv|txt|csv)"
 
 
 def read_counts(path: Path, *, genome: str | None = None) -> tuple[AnnData, dict[str, str], list[str]]:
-    """A count matrix as it is stored, genes only.
+    """A count matrix as it is stored, float32 CSR, genes only; what an HDF5 file says of itself; and what was left out.
 
-    Parameters
-    ----------
-    path
-        ``.h5``; a folder with ``matrix.mtx``; or a ``.mtx`` with barcodes and features of the same prefix beside it.
-    genome
-        Of a reference with several, the one to keep.
-
-    Returns
-    -------
-    adata
-        ``X`` float32 CSR, ``var`` with ``gene_ids`` and, where stored, ``feature_types`` and ``genome``.
-    about
-        What an HDF5 file says of itself: ``library_ids``, ``chemistry_description``, ``software_version``.
-    remarks
-        What was left out.
+    ``path`` is ``.h5``; a folder with ``matrix.mtx``; or a ``.mtx`` with barcodes and features of the same prefix
+    beside it. ``genome`` is the one to keep, of a reference with several.
     """
     if path.suffix == ".h5":
         adata, about = _read_h5(path)

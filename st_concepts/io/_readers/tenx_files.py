@@ -148,14 +148,9 @@ def is_count_matrix(path: Path) -> bool:
 
 
 def find_parts(root: Path, counts_file: str | Path | None = None) -> Parts:
-    """The files of the section in a folder.
+    """The files of the section in a folder, an output folder or any that has them flat in it.
 
-    Parameters
-    ----------
-    root
-        An output folder, or any that has the files flat in it.
-    counts_file
-        The count matrix, where there are several; relative to ``root``.
+    ``counts_file`` is the count matrix, where there are several; relative to ``root``.
     """
     counts = _choose_counts(root, counts_file)
     files = {role: _choose(_spatial_files(root, role), counts.sample) for role in _SPATIAL}

@@ -19,10 +19,7 @@ X, Y = "pxl_col_in_fullres", "pxl_row_in_fullres"
 def read_positions(path: Path) -> pd.DataFrame:
     """Positions by barcode: ``pxl_col_in_fullres`` (x), ``pxl_row_in_fullres`` (y), and the other columns of the file.
 
-    Parameters
-    ----------
-    path
-        CSV, TSV or parquet; with a header (then the order does not matter and more columns may be there) or without.
+    CSV, TSV or parquet; with a header (then the order does not matter and more columns may be there) or without.
     """
     check_content(path)
     table = _parquet(path) if path.suffix == ".parquet" else _text(path)

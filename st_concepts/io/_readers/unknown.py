@@ -63,15 +63,7 @@ def _refuse_hdf5(path: Path) -> None:
 
 
 def why_unknown(path: Path, is_known: Callable[[Path], bool]) -> str:
-    """What is missing in a folder, to follow ``of no kind that can be read``; nothing for a file.
-
-    Parameters
-    ----------
-    path
-        A folder or file of no kind.
-    is_known
-        Whether a folder is of a kind that can be read.
-    """
+    """What is missing in a folder, to follow ``of no kind that can be read``; nothing for a file."""
     if not path.is_dir():
         return ""
     packed = [p.name for p in sorted(path.iterdir()) if p.name.lower().endswith(_ARCHIVES)]

@@ -51,18 +51,9 @@ def read_visium(
 ) -> AnnData:
     """A section of Visium; spots in tissue, full-resolution pixels.
 
-    Parameters
-    ----------
-    path
-        Output folder, a folder with its files (prefixed and gzipped as in GEO), or the count matrix in one.
-    counts_file
-        The count matrix, where there are several.
-    library_id
-        Name of the section; by default as the count matrix says, else the prefix of the files, else the folder.
-    genome
-        Of a reference with several, the one to keep.
-    load_images
-        Whether to read the images.
+    ``path`` is the output folder, a folder with its files (prefixed and gzipped as in GEO), or the count matrix in one;
+    ``counts_file`` the matrix, where there are several; ``library_id`` the name of the section, by default as the
+    matrix says, else the prefix of the files, else the folder. What is missing or stands in for another is warned of.
     """
     root, counts = named_counts(path)
     parts = find_parts(root, counts if counts is not None else counts_file)

@@ -29,14 +29,8 @@ def read_visium_hd(
 ) -> AnnData:
     """One bin size of Visium HD; bins in tissue, full-resolution pixels.
 
-    Parameters
-    ----------
-    path
-        Output folder; a folder with some folders of bins; one of these; or the count matrix in it.
-    bin_size
-        In micrometres; by default 8 where it is there, else the smallest.
-    counts_file, library_id, genome, load_images
-        See `read_visium`.
+    ``path`` is the output folder; a folder with some folders of bins; one of these; or the count matrix in it. Bins are
+    of 8 micrometres where these are there, else the smallest. The other options are those of `read_visium`.
     """
     folder, counts, size = _bin(path, bin_size)
     parts = find_parts(folder, counts if counts is not None else counts_file)

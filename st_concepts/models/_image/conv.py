@@ -191,14 +191,8 @@ def elbo_terms(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Binary cross-entropy summed over the pixels in ``mask``, and KL to the standard normal; means over images.
 
-    Parameters
-    ----------
-    logits, x
-        ``(n, c, h, w)``; ``x`` between 0 and 1.
-    mean, log_var
-        ``(n, n_latent)``.
-    mask
-        float ``(h, w)``: 1 for pixels that count, 0 for empty ones; `None` counts all.
+    ``logits`` and ``x`` (0 to 1) are ``(n, c, h, w)``, ``mean`` and ``log_var`` ``(n, n_latent)``; ``mask`` is float
+    ``(h, w)``, 1 for pixels that count, 0 for empty ones; `None` counts all.
     """
     n = x.shape[0]
     bce = F.binary_cross_entropy_with_logits(

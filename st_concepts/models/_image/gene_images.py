@@ -19,24 +19,11 @@ _DEPTH_FLOOR = 0.1
 def gene_images(
     counts: sp.csr_matrix, raster: Raster, *, normalize: bool, transform: str
 ) -> tuple[sp.csr_matrix, np.ndarray]:
-    """Images of all genes, sparse.
+    """Images of all genes, CSR float32 ``(n_vars, height * width)``, and in how many spots each was seen.
 
-    Parameters
-    ----------
-    counts
-        Raw counts ``(n_obs, n_vars)``.
-    raster
-        Where the spots go; counts of spots that share a pixel are summed.
-    normalize
-        Divide by the total counts of the pixel (times their median), so that an image shows expression and not how
-        deeply each spot was sequenced.
-    transform
-        ``"sqrt"``, which makes the noise of counts the same at all levels, or ``"none"``.
-
-    Returns
-    -------
-    CSR float32 ``(n_vars, height * width)``, each row scaled to a maximum of 1 (all zero for a gene without counts),
-    and int64 ``(n_vars,)``: in how many spots each gene was seen.
+    Counts of spots that share a pixel are summed. ``normalize`` divides by the total of the pixel (times their median),
+    so that an image shows expression and not how deeply each spot was sequenced; ``"sqrt"`` makes the noise of counts
+    the same at all levels. Each row is then scaled to a maximum of 1 (all zero for a gene without counts).
     """
     seen = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1]).astype(np.int64)
     images = raster.to_pixels(counts.T.tocsr())
@@ -62,11 +49,9 @@ def loader(images: sp.csr_matrix, shape: tuple[int, int]) -> Callable[[np.ndarra
 
 
 def principal_scores(images: sp.csr_matrix, rows: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Scores of the first ``k`` principal components of the images in ``rows``, scaled to unit variance.
+    """Scores of the first ``k`` principal components of the images in ``rows``, float32, scaled to unit variance.
 
-    Returns
-    -------
-    float32 ``(len(rows), k)``; the sign of a component is that of its largest loading.
+    The sign of a component is that of its largest loading.
     """
     from scipy.sparse.linalg import LinearOperator, svds
 

@@ -94,25 +94,13 @@ class Raster:
 def make_raster(
     positions: np.ndarray, *, pixel_size: float | tuple[float, float] | None = None, max_side: int = 80
 ) -> Raster:
-    """Choose a raster for spots at ``positions``.
+    """Choose a raster for spots at ``positions`` ``(n_obs, 2)``, x and y in any unit.
 
     Square lattices (classic Spatial Transcriptomics, array coordinates or image pixels, jittered or not) and hexagonal
     ones (Visium) get one pixel per site, which for the former is the rounding of array coordinates of Brocki & Chung
     2019. Other positions are binned so that a pixel inside the tissue holds two spots on average. Lattices that are
-    rotated against the axes count as irregular.
-
-    Parameters
-    ----------
-    positions
-        ``(n_obs, 2)``: x, y in any unit.
-    pixel_size
-        Extent of a pixel in that unit, one number or ``(x, y)``, in place of the choice.
-    max_side
-        Longest side allowed; pixels are enlarged until it holds.
-
-    Returns
-    -------
-    See `Raster`.
+    rotated against the axes count as irregular. ``pixel_size`` takes the place of the choice; pixels are enlarged until
+    no side is longer than ``max_side``.
 
     Examples
     --------

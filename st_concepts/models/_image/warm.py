@@ -29,21 +29,8 @@ def warm_start(
 
     A randomly initialised encoder spends its first epochs on the noise of single genes. Starting from the principal
     components of the images, which cost nothing, it starts from what genes share. The architecture stays as it is.
-
-    Parameters
-    ----------
-    module
-        The model.
-    load
-        Gives images by index.
-    targets
-        float32 ``(len(rows), n_latent)``: latent means to aim at, unit variance a column.
-    rows
-        Indices of the images that the targets belong to.
-    mask
-        float ``(h, w)``: pixels that count.
-    n_epochs, batch_size, lr, seed
-        Of Adam with one cycle of the learning rate.
+    ``targets`` are float32 ``(len(rows), n_latent)``, unit variance a column; ``mask`` is as in `elbo_terms`; Adam has
+    one cycle of the learning rate.
     """
     device = module.device
     mask = None if mask is None else mask.to(device)

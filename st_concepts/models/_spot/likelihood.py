@@ -82,20 +82,8 @@ def nb_rest(
 ) -> torch.Tensor:
     """The part of the log likelihood that needs the grid, summed; differentiable in ``logits`` and ``log_theta``.
 
-    Parameters
-    ----------
-    logits
-        ``(n, n_vars)``; means are ``size[:, None] * softmax(logits)``.
-    log_theta
-        ``(n_vars,)``, log inverse dispersion.
-    row, gene, values
-        The nonzero counts: int64 spot and gene, each pair once, and their values.
-    size
-        ``(n,)`` total of the counts to explain; a size of zero contributes nothing.
-
-    Returns
-    -------
-    Scalar tensor.
+    Means are ``size[:, None] * softmax(logits)``. ``row``, ``gene`` and ``values`` are the nonzero counts, each pair
+    once; ``size`` ``(n,)`` is the total of the counts to explain, of which zero contributes nothing.
 
     Examples
     --------
@@ -110,12 +98,7 @@ def nb_rest(
 def nb_log_prob(counts: torch.Tensor, mean: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
     """Textbook negative binomial log probability, elementwise (for evaluation and tests, not for training).
 
-    Parameters
-    ----------
-    counts, mean
-        ``(n, n_vars)``; a mean of zero with a count of zero has log probability 0.
-    theta
-        ``(n_vars,)`` inverse dispersion; the variance is ``mean + mean**2 / theta``.
+    A mean of zero with a count of zero has log probability 0; the variance is ``mean + mean**2 / theta``.
     """
     log_total = (theta + mean).log()
     return (

@@ -54,14 +54,8 @@ def empty_module(n_vars: int, options: StartOptions) -> SpotModule:
 def start_module(data: SpotData, options: StartOptions, device: torch.device) -> SpotModule:
     """A module at its start for the training counts of ``data``.
 
-    Parameters
-    ----------
-    data
-        Counts to fit.
-    options
-        Sizes and kind of start.
-    device
-        Where the module goes.
+    Where the data have fewer directions of variation than latent dimensions, the others stay unused, which is warned
+    of.
     """
     proportions = section_proportions(data.gene_totals)
     module = empty_module(data.n_vars, options)

@@ -74,25 +74,10 @@ def truncated_svd(
     """Leading ``k`` right singular vectors of the section-centred features.
 
     Exact (Gram matrix) for a small number of spots, block power iteration beyond (Halko, Martinsson & Tropp 2011),
-    where each pass over the data applies the covariance once.
-
-    Parameters
-    ----------
-    stream
-        Called once a pass; yields float32 CSR features and int64 section codes.
-    n_sections, k
-        Number of sections and of components.
-    n_passes
-        Passes of the power iteration.
-    seed
-        Seed of the random start.
-    means
-        What `section_means` gives, where it is known already.
-    sample
-        Some of the spots, that cost nothing to read: the iteration starts from their subspace instead of a random one,
-        and two passes over all spots do.
-    shared
-        The stream of each process is its share of the spots; needs ``means``.
+    where each of ``n_passes`` over the data applies the covariance once. ``stream`` is called once a pass and yields
+    float32 CSR features and int64 section codes; with ``shared`` those of this process, and ``means`` (`section_means`)
+    are needed. With a ``sample`` of the spots, that cost nothing to read, the iteration starts from their subspace
+    instead of a random one, and two passes over all spots do.
     """
     if means is None:
         means = section_means(stream, n_sections)
@@ -161,19 +146,11 @@ def _power_iteration(
 
 @torch.no_grad()
 def warm_start(module: SpotModule, svd: TruncatedSVD, proportions: np.ndarray) -> None:
-    """Write the SVD solution into the linear parts of encoder and decoder; the residual nets stay at zero.
+    """Write the SVD of the features into the linear parts of encoder and decoder; the residual nets stay at zero.
 
     Latent dimensions are principal components divided by one common scale, so that their mean variance is one: the
     prior is met on average and the order of importance is kept, which the shrinkage of the discriminant relies on.
-
-    Parameters
-    ----------
-    module
-        Changed in place.
-    svd
-        Of the features that the encoder will see.
-    proportions
-        ``(n_sections, n_vars)`` share of each gene in the counts of the section, above zero.
+    ``proportions`` ``(n_sections, n_vars)`` are the share of each gene in the counts of the section, above zero.
     """
     k = module.rest.n_latent
     scale = float(np.sqrt(np.mean(svd.sd**2))) or 1.0
@@ -196,24 +173,10 @@ def start_dispersion(
     prior_theta: float = 10.0,
     n_steps: int = 12,
 ) -> None:
-    """Maximum a posteriori ``log_theta`` given the means of the warm start, by Newton steps.
+    """Maximum a posteriori ``log_theta`` given the means of the warm start, by Newton steps; changed in place.
 
-    Polygammas are evaluated on the distinct (gene, count) pairs only.
-
-    Parameters
-    ----------
-    module
-        ``log_theta`` is changed in place, and the posterior variance of the encoder is set to match.
-    features
-        Of the spots to look at, dense ``(n, n_vars)``.
-    counts
-        Their counts, CSR ``(n, n_vars)``.
-    codes
-        Their sections, or `None`.
-    prior_theta
-        Centre of a weak log-normal prior, which keeps genes with a handful of counts in place.
-    n_steps
-        Newton steps.
+    The posterior variance of the encoder is set to match. Polygammas are evaluated on the distinct (gene, count) pairs
+    only. ``prior_theta`` is the centre of a weak log-normal prior, which keeps genes with a handful of counts in place.
     """
     device = features.device
     histogram = CountHistogram.of(counts).to(device)
