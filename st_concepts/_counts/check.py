@@ -39,7 +39,7 @@ def count_matrix(adata: AnnData, layer: str | None) -> Any:
     if layer not in adata.layers:
         have = ", ".join(repr(k) for k in layer_names(adata)) or "none"
         raise KeyError(f"Layer {layer!r} is not in adata.layers (it has: {have}). Pass layer=None to use adata.X.")
-    return _numbers(adata.layers[layer], _where(layer))
+    return _numbers(adata.layers[layer], where_of(layer))
 
 
 def _numbers(X: Any, where: str) -> Any:
@@ -54,7 +54,8 @@ def _numbers(X: Any, where: str) -> Any:
     return X
 
 
-def _where(layer: str | None) -> str:
+def where_of(layer: str | None) -> str:
+    """A matrix of counts as messages call it."""
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
@@ -99,7 +100,7 @@ def check_block(block: sp.csr_matrix, names: pd.Index, where: str, elsewhere: Ca
 def check_counts(adata: AnnData, layer: str | None) -> CountSummary:
     """Check a whole count matrix in one pass of row batches."""
     X = count_matrix(adata, layer)
-    where = _where(layer)
+    where = where_of(layer)
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"adata has {adata.n_obs} spots and {adata.n_vars} genes; both must be above zero.")
     check_var_names(adata.var_names)

@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from st_concepts._counts.check import check_block, count_matrix
+from st_concepts._counts.check import check_block, count_matrix, where_of
 from st_concepts._counts.features import log_normalize, sizes
 from st_concepts._counts.rows import iter_rows
 from st_concepts._distributed import all_reduce
@@ -45,7 +45,7 @@ class Expression:
     def open(cls, adata: AnnData, layer: str | None, target_sum: float, *, share: bool = True) -> Expression:
         """Look at every value once."""
         names = pd.Index(adata.var_names.astype(str))
-        where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+        where = where_of(layer)
         marked = layer is None and "log1p" in adata.uns
         totals, other = np.zeros(adata.n_obs), 0
         for rows, block in iter_rows(count_matrix(adata, layer), _ROWS, share=share):

@@ -12,9 +12,9 @@ from st_concepts._counts.frames import column
 from st_concepts._counts.sections import read_sections
 
 
-def section_names(obs: Any, key: str | None) -> list[str]:
+def section_names(obs: Any, key: str | None, *, option: str = "section_key") -> list[str]:
     """Names of the sections in ``obs[key]`` in the order of its categories; empty where ``key`` is `None`."""
-    return [] if key is None else read_sections(obs, key, option="batch_key")[0]
+    return [] if key is None else read_sections(obs, key, option=option)[0]
 
 
 def section_codes(obs: Any, key: str | None, sections: Sequence[str]) -> np.ndarray | None:

@@ -27,7 +27,7 @@ How = Literal["given", "tested", "model", "images", "found", "one"]
 _HOW = {
     "given": "as asked for",
     "tested": "as the markers were tested",
-    "model": "the batch_key of the model",
+    "model": "the section_key of the model",
     "images": "which agrees with the images",
     "found": "by its name",
 }
@@ -46,7 +46,7 @@ class Sections:
     codes
         intp ``(n_obs,)``: index into ``names`` of each spot.
     how
-        What decided: ``"given"`` by the user, ``"tested"`` (given for the markers), ``"model"`` (its ``batch_key``),
+        What decided: ``"given"`` by the user, ``"tested"`` (given for the markers), ``"model"`` (its ``section_key``),
         ``"images"`` (a usual column that agrees with ``uns["spatial"]``), ``"found"`` (a usual column), ``"one"``.
     remarks
         What the user should know, one sentence each.
@@ -79,7 +79,7 @@ def sections_of(
     section_key: str | None = None,
     *,
     concepts_key: str = KEYS.CONCEPTS,
-    batch_key: str | None = None,
+    model_key: str | None = None,
     tested: bool = True,
     check_stacked: bool = True,
     warn: bool = True,
@@ -87,7 +87,7 @@ def sections_of(
     """Find the section of each spot.
 
     In this order: ``section_key``; the key that was given when the markers were tested (if ``tested``); the key of the
-    model (``batch_key``, or what ``uns[concepts_key]`` knows); the columns ``section``, ``library_id`` and ``sample``,
+    model (``model_key``, or what ``uns[concepts_key]`` knows); the columns ``section``, ``library_id`` and ``sample``,
     those first whose names agree with the images in ``uns["spatial"]``, then those that name several sections. Of the
     last two kinds a column is passed over if spots of one section coincide, and another one tells them apart; where
     none does, that is an error if ``check_stacked``. Remarks are in the result, and with ``warn`` warnings too.
@@ -96,7 +96,7 @@ def sections_of(
         names, codes = read_sections(adata.obs, section_key)
         found = Sections(section_key, names, codes, "given")
     else:
-        found = _by_rule(adata, batch_key or _params(adata, concepts_key).get("section_key"), tested, check_stacked)
+        found = _by_rule(adata, model_key or _params(adata, concepts_key).get("section_key"), tested, check_stacked)
     shared = coincident(adata, found.codes) if check_stacked else 0
     if shared:
         text = _stacked_text(adata, found, shared)
@@ -108,6 +108,14 @@ def sections_of(
         for remark in found.remarks:
             warnings.warn(remark, UserWarning, stacklevel=callers_level())
     return found
+
+
+def one_key(section_key: str | None, **alias: str | None) -> str | None:
+    """The column of sections, by our name or by that of another package; `ValueError` where they differ."""
+    (name, other), *_ = alias.items()
+    if section_key is not None and other is not None and section_key != other:
+        raise ValueError(f"section_key={section_key!r} and {name}={other!r} are two names of one thing; give one.")
+    return other if section_key is None else section_key
 
 
 def read_sections(obs: Any, key: str, *, option: str = "section_key") -> tuple[list[str], NDArray[np.intp]]:
@@ -178,12 +186,12 @@ def _read(obs: Any, key: str) -> tuple[list[str], NDArray[np.intp], str]:
     return names, pd.Index(order).get_indexer(values).astype(np.intp), ""
 
 
-def _by_rule(adata: AnnData, batch_key: Any, tested: bool, check_stacked: bool) -> Sections:
+def _by_rule(adata: AnnData, model_key: Any, tested: bool, check_stacked: bool) -> Sections:
     choices: list[Sections] = []
     ranked = _params(adata, KEYS.RANK)
     said: tuple[tuple[How, Any], ...] = (
         ("tested", ranked.get("section_key") if tested and str(ranked.get("section_source")) == "given" else None),
-        ("model", batch_key),
+        ("model", model_key),
     )
     for how, key in said:
         if key is not None and str(key) in adata.obs:

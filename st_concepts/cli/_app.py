@@ -105,13 +105,13 @@ def run(
     raw: Annotated[bool, typer.Option("--raw", help="Take the counts, and all its genes, from .raw.")] = False,
     batch_key: Annotated[
         str | None,
-        typer.Option(help="Column of obs with batches that the model corrects for; sections too, if no --section-key."),
+        typer.Option(help="Column of obs with the section of each spot for the model too, which then corrects for it."),
     ] = None,
     section_key: Annotated[
         str | None,
         typer.Option(
-            help="Column of obs with the section of each spot, for tests and pictures; the model does not correct for "
-            "it. By default --batch-key, then section, library_id or sample."
+            help="Column of obs with the section of each spot, for tests and pictures alone: the model does not "
+            "correct for it. By default --batch-key, then section, library_id or sample."
         ),
     ] = None,
     method: Annotated[str, typer.Option(help="Attribution method of the saliency.")] = "integrated_gradients",

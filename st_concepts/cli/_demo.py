@@ -9,7 +9,7 @@ from anndata import AnnData
 
 from st_concepts import datasets, get
 from st_concepts.cli._errors import UsageError, one_line, say
-from st_concepts.cli._files import write_csv, write_h5ad
+from st_concepts.cli._files import write_csv, write_result
 from st_concepts.cli._paths import Plan, files_in
 from st_concepts.cli._pipeline import PICTURES, Settings, analyse, pictures, summary
 from st_concepts.cli._run import seen_in
@@ -36,7 +36,7 @@ def run_demo(dataset: str, out: Path, *, seed: int) -> None:
     analyse(adata, Settings(groupby=GROUPBY, n_maps=1, seed=seed))
     say(summary(adata))
     out.mkdir(parents=True, exist_ok=True)
-    write_h5ad(adata, out / "result.h5ad")
+    write_result(adata, out / "result.h5ad")
     write_csv(get.markers(adata), out / "markers.csv")
     written = [out / "result.h5ad", out / "markers.csv", *pictures(adata, out, groupby=GROUPBY)]
     say(

@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def write_h5ad(adata: AnnData, path: Path) -> None:
-    """Write compressed; the file is complete or not there."""
-    write_result(adata, path)
-
-
 def write_result(adata: AnnData, path: Path, *, source: Path | None = None, table: str | None = None) -> None:
     """Write ``.h5ad`` or ``.zarr``, whole or not at all; with ``source`` into a copy of that SpatialData store."""
     from st_concepts import io

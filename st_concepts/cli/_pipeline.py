@@ -45,7 +45,7 @@ class Settings:
 def analyse(adata: AnnData, settings: Settings) -> SpotVAE:
     """Fit a model and write every result into ``adata``."""
     s = settings
-    model = SpotVAE(adata, layer=s.layer, batch_key=s.batch_key, n_latent=s.n_latent, seed=s.seed)
+    model = SpotVAE(adata, layer=s.layer, section_key=s.batch_key, n_latent=s.n_latent, seed=s.seed)
     model.fit(max_epochs=s.max_epochs, checkpoint=s.checkpoint, progress=sys.stderr.isatty())
     say(f"model: {model!r}")
     tl.embed(adata, model)

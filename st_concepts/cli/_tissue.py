@@ -17,7 +17,7 @@ def check_tissue(adata: AnnData, settings: Settings, *, drawn: bool) -> list[str
     """Say what the sections are, and raise what a test or a picture would raise after the fit; the remarks made."""
     if settings.batch_key is not None:
         read_sections(adata.obs, settings.batch_key, option="batch_key")
-    found = sections_of(adata, settings.section_key, batch_key=settings.batch_key, tested=False, warn=False)
+    found = sections_of(adata, settings.section_key, model_key=settings.batch_key, tested=False, warn=False)
     remarks = list(found.remarks)
     if KEYS.SPATIAL in adata.obsm and (drawn or NULLS[settings.null].needs_positions):
         positions(adata)

@@ -35,7 +35,7 @@ class ConceptSet:
         int64 ``(n_concepts,)``: labelled spots inside each concept.
     model_info
         What the model is, as text and numbers: ``kind``, ``n_latent``, ``epochs``, ``held_out_nll``, ``layer``,
-        ``batch_key``, ``seed``, ``version``, ...; empty where that was not kept.
+        ``section_key``, ``seed``, ``version``, ...; empty where that was not kept.
     """
 
     names: list[str]
@@ -75,6 +75,16 @@ class ConceptSet:
     def directions(self) -> np.ndarray:
         """float64 ``(n_concepts, n_latent)``: vectors over scale, so that gradients are in units of the score."""
         return self.vectors.astype(np.float64) / self.scale[:, None]
+
+    @property
+    def groupby(self) -> str:
+        """Column of ``obs`` that the concepts were made of; empty where there was none."""
+        return str(self.params.get("groupby") or "")
+
+    @property
+    def layer(self) -> str | None:
+        """Layer with the counts that they were made from; `None` for X."""
+        return str(self.params.get("layer") or "") or None
 
     def slot(self, base: str) -> str:
         """Slot of this set: ``base`` itself for the set kept under ``"concepts"``, else named after its key."""

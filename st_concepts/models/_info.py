@@ -13,7 +13,7 @@ from st_concepts.models._repr import held_out
 
 _MOST_NAMES = 5
 _KINDS = {"ScviEncoder": "scvi-tools model"}
-_CONFIG = ("n_hidden", "n_layers", "init", "recipe", "layer", "batch_key", "seed", "target_sum")
+_CONFIG = ("n_hidden", "n_layers", "init", "recipe", "layer", "section_key", "seed", "target_sum")
 TITLES = {
     "kind": "Kind",
     "n_genes": "Genes",
@@ -23,7 +23,7 @@ TITLES = {
     "init": "Start",
     "recipe": "Recipe",
     "layer": "Layer of the counts",
-    "batch_key": "Column of the sections",
+    "section_key": "Column of the sections",
     "sections": "Sections",
     "target_sum": "Counts a spot is scaled to",
     "seed": "Seed",
@@ -39,7 +39,7 @@ TITLES = {
 def model_info(model: Any) -> dict[str, Any]:
     """Text, whole numbers and floats that say what an encoder is; what it does not know is left out."""
     config = getattr(model, "_config", None)
-    config = config if isinstance(config, Mapping) else {}
+    config = {**config, "section_key": config.get("batch_key")} if isinstance(config, Mapping) else {}
     kind = type(model).__name__
     out: dict[str, Any] = {
         "kind": _KINDS.get(kind, kind),

@@ -51,7 +51,7 @@ class ScviEncoder:
     ----------
     var_names, n_latent, fingerprint, device, first_layer
         See `st_concepts.models._encoder.Encoder`.
-    batch_key
+    section_key
         Column of ``obs`` with the batches that the model was set up with, or `None`.
     layer
         Layer that the model was set up with, which is read by default; `None` for X.
@@ -64,10 +64,10 @@ class ScviEncoder:
         *,
         log_variational: bool,
         covariates: list[tuple[str, list[Any]]],
-        batch_key: str | None = None,
+        section_key: str | None = None,
         layer: str | None = None,
     ) -> None:
-        self.batch_key = batch_key
+        self.section_key = section_key
         self._first, self._var_names, self._log_variational = first, var_names, log_variational
         self._covariates, self._layer = covariates, layer
         self._fingerprint = _digest(first, var_names)
@@ -192,7 +192,7 @@ def from_scvi(model: SCVI | LinearSCVI | SCANVI) -> ScviEncoder:
         var_names,
         log_variational=model.module.log_variational,
         covariates=_covariates(model, levels),
-        batch_key=_batch_key(model),
+        section_key=_section_key(model),
         layer=_layer(model),
     )
 
@@ -258,7 +258,7 @@ def _covariates(model: Any, levels: list[int]) -> list[tuple[str, list[Any]]]:
     return [covariate for covariate, n in zip(found, levels, strict=True) if n]
 
 
-def _batch_key(model: Any) -> str | None:
+def _section_key(model: Any) -> str | None:
     from scvi import REGISTRY_KEYS
 
     key = str(model.adata_manager.get_state_registry(REGISTRY_KEYS.BATCH_KEY).original_key)

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
-from st_concepts._counts.check import align_genes, check_block, count_matrix, take_genes
+from st_concepts._counts.check import align_genes, check_block, count_matrix, take_genes, where_of
 from st_concepts._counts.elsewhere import counts_elsewhere, model_layer
 from st_concepts._counts.features import sizes
 from st_concepts._counts.rows import iter_rows
@@ -119,7 +119,7 @@ class Section:
         names = pd.Index(adata.var_names.astype(str))
         index = align_genes(names, self.encoder.var_names)
         codes = self.encoder.codes(adata.obs)
-        where = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+        where = where_of(layer)
         own = shard_rows(adata.n_obs, batch_size)
         nothing = [(slice(0, 0), sp.csr_matrix((0, adata.n_vars), dtype=np.float32))]
         for rows, block in nothing if share and own.start == own.stop else iter_rows(X, batch_size, share=share):

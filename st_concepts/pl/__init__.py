@@ -9,7 +9,9 @@ from st_concepts.pl._groups import palette as palette
 from st_concepts.pl._histograms import concept_histograms
 from st_concepts.pl._markers import markers
 from st_concepts.pl._spatial import annotation, concept_scores, saliency_map
+from st_concepts.pl._tissue import end_of as end_of
 from st_concepts.pl._tissue import panels as panels
+from st_concepts.pl._tissue import pitch as pitch
 
 __all__ = [
     "annotation",

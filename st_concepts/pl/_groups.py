@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.frames import obs_column
 from st_concepts._counts.labels import Labels, label_text
 from st_concepts._names import as_names
 from st_concepts._slots import KEYS, safe_labels
@@ -42,16 +43,8 @@ def shown_labels(adata: AnnData, groupby: str, concepts: ConceptSet | None = Non
     if concepts is None and KEYS.CONCEPTS in adata.uns:
         concepts = read_concepts(adata)
     if concepts is not None and concepts.params.get("groupby") == groupby:
-        return defining_labels(column(adata, groupby), concepts.names, concepts.params)
-    return defining_labels(column(adata, groupby), [], {})
-
-
-def column(adata: AnnData, name: str) -> pd.Series:
-    """``adata.obs[name]``, with a `KeyError` that lists what there is."""
-    if name not in adata.obs:
-        have = ", ".join(map(repr, adata.obs.columns)) or "none"
-        raise KeyError(f"{name!r} is not a column of adata.obs (it has: {have}).")
-    return adata.obs[name]
+        return defining_labels(obs_column(adata, groupby), concepts.names, concepts.params)
+    return defining_labels(obs_column(adata, groupby), [], {})
 
 
 def one_group(found: Membership, scores: np.ndarray) -> pd.Categorical:
@@ -76,7 +69,7 @@ def palette(n: int) -> list[str]:
 def colors_of(adata: AnnData, groupby: str) -> dict[str, str]:
     """Colour of each category of a column by name: the user's where ``uns`` has them, else our own."""
     # uns has a colour for every category of the column, words that mean missing and unused ones included
-    categories = [label_text(c) for c in column(adata, groupby).astype("category").cat.categories]
+    categories = [label_text(c) for c in obs_column(adata, groupby).astype("category").cat.categories]
     stored = adata.uns.get(f"{groupby}_colors")
     colors = list(map(str, stored)) if stored is not None and len(stored) >= len(categories) else None
     return dict(zip(categories, colors or palette(len(categories)), strict=False))

@@ -99,7 +99,7 @@ def markers(
     names = [made.names[j] for j in chosen(concepts, made)]
     genes = _genes(adata, names, n, key or concept_slot(KEYS.RANK, concepts_key))
     group = one_group(members_of(adata, made, groupby), concept_scores(adata, key=concepts_key).to_numpy())
-    column = groupby or str(made.params.get("groupby") or "")
+    column = groupby or made.groupby
     colors = colors_of(adata, column) if column in adata.obs else {}
     light = _light_copy(adata, [gene for part in genes.values() for gene in part], made, group, colors)
 
@@ -148,7 +148,7 @@ def _light_copy(
     adata: AnnData, genes: list[str], made: ConceptSet, group: pd.Categorical, colors: dict[str, str]
 ) -> AnnData:
     """The genes drawn, log-normalised by the totals of all genes; spots without a group or counts left out."""
-    X = count_matrix(adata, str(made.params.get("layer") or "") or None)
+    X = count_matrix(adata, made.layer)
     index = adata.var_names.get_indexer(genes)
     values = np.empty((adata.n_obs, len(genes)), dtype=np.float32)
     totals = np.empty(adata.n_obs)

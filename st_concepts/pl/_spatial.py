@@ -64,7 +64,7 @@ def annotation(
     'layer'
     """
     if groupby is None:
-        groupby = str(read_concepts(adata).params.get("groupby") or "")
+        groupby = read_concepts(adata).groupby
         if not groupby:
             raise KeyError("The concepts were not made of a column of adata.obs: name one with groupby=.")
     labels = pd.Series(shown_labels(adata, groupby).values, index=adata.obs_names)
@@ -121,8 +121,8 @@ def concept_scores(
         Panels a row; of several sections up to twice as many, where a section then fits one row.
     section_key
         Column of ``adata.obs`` with the section of each spot; a section has a row of panels, on the image of
-        ``uns["spatial"]`` that is called like it. By default the key that was given for the markers, the ``batch_key``
-        of the model, or ``section``, ``library_id`` or ``sample``, those first that agree with the images.
+        ``uns["spatial"]`` that is called like it. By default the key that was given for the markers, that of the
+        model, or ``section``, ``library_id`` or ``sample``, those first that agree with the images.
     library_key
         The same, by squidpy's name.
     ax

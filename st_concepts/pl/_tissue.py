@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from st_concepts._counts.elsewhere import callers_level
 from st_concepts._counts.images import TissueImage, read_images
 from st_concepts._counts.positions import positions
-from st_concepts._counts.sections import Sections, sections_of
+from st_concepts._counts.sections import Sections, one_key, sections_of
 from st_concepts._slots import KEYS
 from st_concepts.pl._finish import finish, given_axes, new_axes
 
@@ -49,7 +49,7 @@ def draw(
 ) -> Axes | list[Axes]:
     """One panel per section and value, on a light copy that holds nothing but what is drawn."""
     positions(adata)  # what is wrong with them is said before anything else
-    sections = sections_of(adata, one_key(section_key, library_key), concepts_key=concepts_key, warn=False)
+    sections = sections_of(adata, one_key(section_key, library_key=library_key), concepts_key=concepts_key, warn=False)
     images, remarks = read_images(adata, sections)
     for remark in [*sections.remarks, *remarks]:
         warnings.warn(remark, UserWarning, stacklevel=callers_level())
@@ -63,15 +63,6 @@ def draw(
             _panel(adata, value, rows, image, title=label, unit=unit, ax=next(position), options=option)
     finish(axes[0].figure, name, show=show, save=save, own=own)
     return axes[0] if len(axes) == 1 else axes
-
-
-def one_key(section_key: str | None, library_key: str | None) -> str | None:
-    """The column of sections, by our name or by squidpy's; `ValueError` where they differ."""
-    if section_key is not None and library_key is not None and section_key != library_key:
-        raise ValueError(
-            f"section_key={section_key!r} and library_key={library_key!r} are two names of one thing; give one."
-        )
-    return library_key if section_key is None else section_key
 
 
 def panels(adata: AnnData, sections: Sections, n: int, *, ncols: int, width: float = PANEL_WIDTH) -> list[Axes]:
@@ -127,7 +118,7 @@ def _panel(
     else:
         factors = {
             "tissue_hires_scalef": image.scale,
-            "spot_diameter_fullres": image.diameter or _SPOT_OF_PITCH * _pitch(spatial),
+            "spot_diameter_fullres": image.diameter or _SPOT_OF_PITCH * pitch(spatial),
         }
         light.uns[KEYS.SPATIAL] = {_LIBRARY: {"images": {"hires": image.pixels}, "scalefactors": factors}}
         where = {"shape": "circle", "library_id": _LIBRARY, "img_res_key": "hires", "size": 1.3}
@@ -164,12 +155,11 @@ def _point_size(spatial: np.ndarray, ax: Axes) -> float:
     extent = np.ptp(spatial, axis=0)
     extent[extent == 0] = 1.0
     per_inch = max(extent[0] / max(width, 1e-6), extent[1] / max(height, 1e-6))
-    pitch = _pitch(spatial) / per_inch * 72
     # "." is drawn at half of the nominal diameter
-    return float(np.clip((1.7 * pitch) ** 2, 0.5, 600.0))
+    return float(np.clip((1.7 * pitch(spatial) / per_inch * 72) ** 2, 0.5, 600.0))
 
 
-def _pitch(spatial: np.ndarray) -> float:
+def pitch(spatial: np.ndarray) -> float:
     """Usual distance of neighbours; spots at one place are one."""
     places = np.unique(spatial, axis=0)
     if len(places) < 2:
@@ -182,8 +172,11 @@ def symmetric(values: pd.Series) -> Any:
     """Colours even around zero; one extreme spot must not bleach the rest."""
     from matplotlib.colors import Normalize
 
-    finite = np.abs(values.to_numpy(dtype=np.float64))
-    finite = finite[np.isfinite(finite)]
-    drawn = finite[finite > 0]
-    end = float(np.percentile(drawn, 99)) if drawn.size else 1.0
+    end = end_of(values.to_numpy(dtype=np.float64))
     return Normalize(vmin=-end, vmax=end)
+
+
+def end_of(values: np.ndarray) -> float:
+    """End of a symmetric colour scale: the 99th percentile of absolute values that are not zero."""
+    drawn = np.abs(values[np.isfinite(values) & (values != 0)])
+    return float(np.percentile(drawn, 99)) if drawn.size else 1.0

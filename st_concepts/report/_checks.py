@@ -18,6 +18,7 @@ from st_concepts._counts.sections import sections_of
 from st_concepts._slots import KEYS
 from st_concepts.concepts import ConceptSet, membership
 from st_concepts.models import SpotVAE
+from st_concepts.report._tables import saliency_method
 from st_concepts.stats import association_test, balanced_tiles, spearman, top_overlap
 
 N_TOP = 50
@@ -81,13 +82,12 @@ def faithful(adata: AnnData, model: Any, seed: int, n_genes: int = 20) -> Check:
 
 def stable(adata: AnnData, model: Any, seed: int) -> Check:
     """Agreement of the model with two more, fitted with other seeds; a model that is no `SpotVAE` is left out of it."""
-    method = adata.uns.get(KEYS.SALIENCY, {})
-    method = str(method.get("params", method).get("method", "integrated_gradients"))
     options: dict[str, Any] = {}
     named: dict[str, Any] = {}
     if isinstance(model, SpotVAE):
         own = model._config
-        options = {k: own[k] for k in ("layer", "batch_key", "n_latent", "n_hidden", "n_layers", "init")}
+        options = {k: own[k] for k in ("layer", "n_latent", "n_hidden", "n_layers", "init")}
+        options["section_key"] = model.section_key
         named["this model"] = model
         seed = int(own["seed"])
     # as many epochs as the model had at most: neither longer nor better trained than what it is compared with
@@ -95,7 +95,7 @@ def stable(adata: AnnData, model: Any, seed: int) -> Check:
     for other in range(seed + 1, seed + (3 if named else 4)):
         named[f"seed {other}"] = SpotVAE(adata, **options, seed=other).fit(max_epochs=epochs, progress=False)
     n_top = _n_top(adata.n_vars)
-    found = evaluate.stability(adata, named, n_top=n_top, method=method)
+    found = evaluate.stability(adata, named, n_top=n_top, method=saliency_method(adata))
     mean = found.groupby("concept", sort=False)[["spearman_score", "spearman", "overlap", "expected"]].mean()
     table = pd.DataFrame(
         {
@@ -115,8 +115,7 @@ def stable(adata: AnnData, model: Any, seed: int) -> Check:
 
 def agreement(adata: AnnData, made: ConceptSet, seed: int, section_key: str | None = None) -> Agreement | None:
     """Do sections, or halves of the only one, name the same genes; `None` where nothing can be compared."""
-    layer = str(made.params.get("layer") or "") or None
-    x = Expression.open(adata, layer, float(made.params["target_sum"]), share=False).matrix()
+    x = Expression.open(adata, made.layer, float(made.params["target_sum"]), share=False).matrix()
     target = _targets(adata, made)
     parts, halves = _parts(adata, target, seed, section_key)
     if parts is None:

@@ -17,7 +17,7 @@ from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import Sections
 from st_concepts._slots import KEYS, saliency_layer
 from st_concepts.concepts import ConceptSet, defining_labels
-from st_concepts.pl import colors_of, palette
+from st_concepts.pl import colors_of, end_of, palette, pitch
 from st_concepts.report import _pack
 
 # the colour maps of the pictures in st_concepts.pl
@@ -56,7 +56,7 @@ def collect(adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], rows:
     for name in made.names:
         values = scores[name].to_numpy(dtype=np.float64)
         found.append(
-            _measured("score", name, "", values[rows], _SCORE, _end(values), "concept score (standard deviations)")
+            _measured("score", name, "", values[rows], _SCORE, end_of(values), "concept score (standard deviations)")
         )
     if KEYS.DISAGREEMENT in adata.obs:
         doubt = adata.obs[KEYS.DISAGREEMENT].to_numpy(dtype=np.float64)
@@ -68,14 +68,14 @@ def collect(adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], rows:
 
 def _columns(adata: AnnData, made: ConceptSet, rows: np.ndarray) -> list[dict[str, Any]]:
     """Annotated layers: the column that the concepts were made of, and others with few categories."""
-    groupby = str(made.params.get("groupby") or "")
+    groupby = made.groupby
     names = [groupby] if groupby in adata.obs else []
     for name in adata.obs.columns:
         column = adata.obs[name]
         if (
             name not in names
             and isinstance(column.dtype, pd.CategoricalDtype)
-            and 2 <= len(column.cat.categories) <= 20
+            and 2 <= len(column.cat.categories) <= _MOST_CATEGORIES
         ):
             names.append(name)
     out = []
@@ -102,7 +102,7 @@ def _columns(adata: AnnData, made: ConceptSet, rows: np.ndarray) -> list[dict[st
 
 def _strongest(adata: AnnData, made: ConceptSet, scores: np.ndarray) -> dict[str, Any]:
     """Layer of the highest score of each spot, in the colours of the annotation where there is one."""
-    groupby = str(made.params.get("groupby") or "")
+    groupby = made.groupby
     known = colors_of(adata, groupby) if groupby in adata.obs else {}
     spare = palette(len(made.names))
     return {
@@ -122,8 +122,7 @@ def _expression(
     wanted = list(dict.fromkeys(g for names in genes.values() for g in names))
     at = adata.var_names.astype(str).get_indexer(wanted)
     try:
-        layer = str(made.params.get("layer") or "") or None
-        x = Expression.open(adata, layer, float(made.params["target_sum"]), share=False).matrix()
+        x = Expression.open(adata, made.layer, float(made.params["target_sum"]), share=False).matrix()
     except (KeyError, ValueError):
         return []  # a result without its counts still has scores and tables
     columns = sp.csc_matrix(x)[rows][:, at]
@@ -147,7 +146,7 @@ def _saliency(adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], row
             if values.any():
                 out.append(
                     _measured(
-                        "saliency", name, gene, values[rows], _SALIENCY, _end(values), "saliency (units of the score)"
+                        "saliency", name, gene, values[rows], _SALIENCY, end_of(values), "saliency (units of the score)"
                     )
                 )
     return out
@@ -179,12 +178,6 @@ def _measured(
     }
 
 
-def _end(values: np.ndarray) -> float:
-    """End of a symmetric colour scale; one extreme spot must not bleach the rest."""
-    drawn = np.abs(values[np.isfinite(values) & (values != 0)])
-    return float(np.percentile(drawn, 99)) if drawn.size else 1.0
-
-
 def sections(
     adata: AnnData, rows: np.ndarray, found: Sections, images: Sequence[TissueImage | None]
 ) -> list[dict[str, Any]]:
@@ -210,21 +203,12 @@ def sections(
             "y": _pack.numbers(xy[:, 1]),
             "box": [*(low - margin).tolist(), *(high + margin).tolist()],
             "image": None,
-            "diameter": _pitch(xy) * 0.9,
+            "diameter": pitch(xy) * 0.9,
         }
         if image is not None:
             section |= _under(image, section["box"])
         out.append(section)
     return out
-
-
-def _pitch(xy: np.ndarray) -> float:
-    from scipy.spatial import cKDTree
-
-    if len(xy) < 2:
-        return 1.0
-    near = cKDTree(xy).query(xy, k=2)[0][:, 1]
-    return float(np.median(near)) or 1.0
 
 
 def _under(image: TissueImage, box: list[float]) -> dict[str, Any]:

@@ -71,14 +71,13 @@ def _short(value: Any) -> str:
 
 def doubtful(adata: AnnData, made: ConceptSet, n_rows: int) -> dict[str, Any] | None:
     """Spots whose label the model finds less likely than not, most doubtful first; `None` where that is not known."""
-    groupby = str(made.params.get("groupby") or "")
-    if KEYS.DISAGREEMENT not in adata.obs or groupby not in adata.obs:
+    if KEYS.DISAGREEMENT not in adata.obs or made.groupby not in adata.obs:
         return None
     doubt = adata.obs[KEYS.DISAGREEMENT].to_numpy(dtype=np.float64)
     scores = get.concept_scores(adata)
     order = np.argsort(-np.nan_to_num(doubt, nan=-1.0), kind="stable")
     order = order[doubt[order] > 0.5]
-    labels = defining_labels(adata.obs[groupby], made.names, made.params).values.astype(str)
+    labels = defining_labels(adata.obs[made.groupby], made.names, made.params).values.astype(str)
     others = np.where(labels[:, None] == np.array(made.names, dtype=object)[None, :], -np.inf, scores.to_numpy())
     best = others.argmax(1)
     return {
@@ -137,9 +136,7 @@ def citations(adata: AnnData) -> list[str]:
         "Concept saliency: Brocki, L. & Chung, N. C. Concept Saliency Maps to Visualize Relevant Features in Deep "
         "Generative Models. arXiv:1910.13140 (2019)."
     ]
-    saliency = adata.uns.get(KEYS.SALIENCY, {})
-    method = METHODS.get(str(saliency.get("params", saliency).get("method", "")))
-    if method is not None:
+    if (method := METHODS.get(saliency_method(adata, ""))) is not None:
         out.append(f"Attribution ({method.name}): {method.citation}.")
     ranking = adata.uns.get(KEYS.RANK, {}).get("params", {})
     if ranking.get("method") == "pattern":
@@ -151,6 +148,12 @@ def citations(adata: AnnData) -> list[str]:
     if null is not None and null.citation:
         out.append(f"Null model ({null.name}): {null.citation}.")
     return out
+
+
+def saliency_method(adata: AnnData, default: str = "integrated_gradients") -> str:
+    """Method of the saliency that is kept, for more of it."""
+    stored = adata.uns.get(KEYS.SALIENCY, {})
+    return str(stored.get("params", stored).get("method", default))
 
 
 def _flat(params: Mapping[str, Any], names: list[str]) -> list[tuple[str, str]]:

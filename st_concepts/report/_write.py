@@ -73,7 +73,7 @@ def write(
         ``n_rows`` rows (200).
     section_key
         Column of ``adata.obs`` with the section of each spot. By default the one that the markers were tested with, the
-        model's ``batch_key``, or ``section``, ``library_id`` or ``sample``.
+        model's ``section_key``, or ``section``, ``library_id`` or ``sample``.
     stability
         Fit two more models with other seeds and show how far they agree: as long again as two fits. By default where
         ``model`` is a `SpotVAE` and a fit is quick (spots x genes x epochs up to 5e8, about a minute). Without
@@ -190,7 +190,7 @@ def _page(
         title=title or (", ".join(names) if names else "Concepts of tissue layers"),
         n_obs=adata.n_obs,
         n_vars=adata.n_vars,
-        groupby=str(made.params.get("groupby") or ""),
+        groupby=made.groupby,
         concepts=made.names,
         labelled=made.params.get("kind") in ("groupby", "mask"),
         n_drawn=len(rows),
@@ -201,7 +201,7 @@ def _page(
         checks=[(c.heading, c.caption, *_tables.plain(c.table, n_rows or _MOST_LISTED)) for c in checks],
         settings=_tables.settings(adata, made, model),
         versions=_tables.versions(),
-        fingerprint=_tables.fingerprint(adata, str(made.params.get("layer") or "") or None),
+        fingerprint=_tables.fingerprint(adata, made.layer),
         citations=_tables.citations(adata),
         webgl=data["webgl"],
         still=_still(adata, made, rows, sections[0]),
@@ -308,8 +308,7 @@ def _with_maps(adata: AnnData, model: Any, made: ConceptSet, genes: dict[str, li
         varm=dict(adata.varm),
         layers=layers_of(adata),
     )
-    method = adata.uns.get(KEYS.SALIENCY, {})
-    method = str(method.get("params", method).get("method", "integrated_gradients"))
+    method = _tables.saliency_method(adata)
     for name, label in zip(made.names, made.labels, strict=True):
         if genes[name]:
             tl.saliency_map(

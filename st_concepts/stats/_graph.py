@@ -21,7 +21,7 @@ _MAX_COINCIDENT = 100
 
 
 def section_codes(sections: ArrayLike | None, n_obs: int) -> NDArray[np.intp]:
-    """Codes 0, 1, ... of the sections of the spots, intp ``(n_obs,)``, in sorted order of the labels; `None` is one section."""
+    """Codes 0, 1, ... of sections, intp ``(n_obs,)``, in sorted order of their labels; `None` is one section."""
     if sections is None:
         return np.zeros(n_obs, dtype=np.intp)
     labels = np.asarray(sections)

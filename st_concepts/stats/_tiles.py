@@ -10,7 +10,7 @@ from st_concepts.stats._graph import check_coords, section_codes
 
 
 def balanced_tiles(coords: ArrayLike, n_tiles: ArrayLike, sections: ArrayLike | None = None) -> NDArray[np.intp]:
-    """Cut every section into compact tiles whose sizes differ by at most one spot; tile of each spot, intp ``(n_obs,)``.
+    """Tile of each spot, intp: every section is cut into compact tiles whose sizes differ by at most one spot.
 
     The spots are halved across the longer side of their bounding box, again and again, like a k-d tree. The result
     depends on the coordinates and, for ties, on the order of the spots only. ``n_tiles`` is one number for all sections

@@ -155,7 +155,7 @@ def concepts(
             "target_sum": section.target_sum,
             "key": key_added,
             "score_key": score_key or concept_slot(KEYS.SCORE, key_added),
-            "section_key": getattr(section.encoder, "batch_key", None) or "",
+            "section_key": getattr(section.encoder, "section_key", None) or "",
         }
         | defined.params,
         model_info=model_info(section.encoder),

@@ -83,7 +83,7 @@ def rank_genes_concepts(
     n_null
         Null copies for the empirical p-values; 0 for none. The other p-values come from the closed form of the null.
     section_key
-        Column of ``adata.obs`` with the section of each spot. By default the ``batch_key`` of the model, then
+        Column of ``adata.obs`` with the section of each spot. By default the ``section_key`` of the model, then
         ``section``, ``library_id`` and ``sample``, those first that agree with the images in ``uns["spatial"]``.
     graph_key
         Entry of ``adata.obsp`` with spatial weights, for example ``"spatial_connectivities"``; by default a graph is

@@ -74,7 +74,7 @@ def score_concepts(
     made.check_model(encoder.fingerprint)
     score_key = score_key or concept_slot(KEYS.SCORE, key_added)
     own = {"layer": section.layer or "", "key": key_added, "score_key": score_key}
-    made = replace(made, params=made.params | own | {"section_key": getattr(encoder, "batch_key", None) or ""})
+    made = replace(made, params=made.params | own | {"section_key": getattr(encoder, "section_key", None) or ""})
     score = score_frame(made, section.embedding.latent, adata.obs_names)
     members = _labels_at_hand(adata, made)
     gradient = gene_frame(mean_gradient(section, made), encoder.var_names, adata.var_names, made.labels)

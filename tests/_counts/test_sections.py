@@ -35,10 +35,10 @@ def test_the_user_comes_first_then_the_model_then_the_usual_names() -> None:
     found = sections_of(adata)
     assert (found.key, found.how, found.names) == ("donor", "model", ["d", "e"])
     np.testing.assert_array_equal(found.codes, np.repeat([1, 0], 40))
-    assert str(found) == "2 sections by obs['donor'], the batch_key of the model"
+    assert str(found) == "2 sections by obs['donor'], the section_key of the model"
     del adata.uns["concepts"]
     assert (sections_of(adata).key, sections_of(adata).how) == ("section", "found")
-    assert sections_of(adata, batch_key="donor").key == "donor"
+    assert sections_of(adata, model_key="donor").key == "donor"
     # what was said for the markers holds for pictures, and not for other markers
     adata.uns["rank_genes_concepts"] = {"params": {"section_key": "mine", "section_source": "given"}}
     assert sections_of(adata).key == "mine"

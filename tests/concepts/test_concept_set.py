@@ -83,7 +83,7 @@ def test_what_the_model_is_is_kept(tmp_path: Path, simulated: AnnData) -> None:
         info = read_concepts(stored).model_info
         assert info["kind"] == "SpotVAE"
         assert (info["n_genes"], info["n_latent"], info["seed"], info["epochs"]) == (simulated.n_vars, 5, 3, 2)
-        assert (info["batch_key"], info["init"], info["fingerprint"]) == ("section", "svd", model.fingerprint)
+        assert (info["section_key"], info["init"], info["fingerprint"]) == ("section", "svd", model.fingerprint)
         assert info["version"] == stc.__version__
         assert info["held_out_nll"] == pytest.approx(model.history["validation_nll"].min())
         assert info["held_out_nll"] == pytest.approx(model.history["validation_nll"][info["best_epoch"]])

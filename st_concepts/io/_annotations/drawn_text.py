@@ -7,9 +7,10 @@ import gzip
 import zlib
 from pathlib import Path
 
-_GZIP_MAGIC = b"\x1f\x8b"
+from st_concepts._files.content import GZIP_MAGIC
+
 # longest first: the mark of UTF-16 is the beginning of that of UTF-32
-_MARKS = (
+MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -43,7 +44,7 @@ def read_text(path: Path) -> str:
 
 def encoding_of(stored: bytes) -> str:
     """Encoding by the byte order mark, else by where the zero bytes of ASCII are, else UTF-8."""
-    for mark, name in _MARKS:
+    for mark, name in MARKS:
         if stored.startswith(mark):
             return name
     if len(stored) >= 2 and (stored[0] == 0) != (stored[1] == 0):
@@ -54,7 +55,7 @@ def encoding_of(stored: bytes) -> str:
 def _bytes(path: Path, n: int) -> bytes:
     try:
         with path.open("rb") as raw:
-            if raw.read(2) != _GZIP_MAGIC:
+            if raw.read(2) != GZIP_MAGIC:
                 raw.seek(0)
                 return raw.read(n)
         with gzip.open(path, "rb") as handle:

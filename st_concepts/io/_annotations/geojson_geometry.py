@@ -30,7 +30,7 @@ def areas_in(geometry: Any) -> tuple[Any | None, Counter[str]]:
             left[EMPTY] += 1
             continue
         if not isinstance(item, dict) or not isinstance(item.get("type"), str):
-            raise ValueError(f"{_short(item)} is no geometry")
+            raise ValueError(f"{short(item)} is no geometry")
         kind = item["type"]
         if kind == "GeometryCollection":
             waiting.extend(_list(item.get("geometries"), "geometries"))
@@ -102,7 +102,7 @@ def _ring(ring: Any) -> np.ndarray | None:
     flat = []
     for position in positions:
         if not isinstance(position, list) or len(position) < 2:
-            raise ValueError(f"{_short(position)} is no position; expected [x, y]")
+            raise ValueError(f"{short(position)} is no position; expected [x, y]")
         flat += [_number(position[0]), _number(position[1])]
     return corners_of(np.array(flat, dtype=np.float64).reshape(-1, 2))
 
@@ -110,7 +110,7 @@ def _ring(ring: Any) -> np.ndarray | None:
 def _number(value: Any) -> float:
     # a bool is an int to Python, and a text may read as a number; neither is a coordinate
     if type(value) is not int and type(value) is not float:
-        raise ValueError(f"{_short(value)} is no number")
+        raise ValueError(f"{short(value)} is no number")
     try:
         return float(value)
     except OverflowError:
@@ -119,11 +119,11 @@ def _number(value: Any) -> float:
 
 def _list(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"{what} must be a list, not {_short(value)}")
+        raise ValueError(f"{what} must be a list, not {short(value)}")
     return value
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """A value in a few characters; containers by their kind, as they may be large or deep."""
     if isinstance(value, dict):
         return "an object"

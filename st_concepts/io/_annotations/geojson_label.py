@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from .geojson_geometry import short
+
 _LABEL_PROPERTIES = ("layer", "label", "class", "annotation", "region", "name")
 # written beside an outline by every program, and no label of it
 _NO_LABELS = {"objecttype", "object_type", "islocked", "measurements", "metadata", "color", "nucleusgeometry"}
@@ -142,7 +144,7 @@ def _from_column(properties: Sequence[dict[str, Any]], column: str, where: str) 
             label = None if isinstance(stored, list) else _class_name(stored, {})
         if label is None and stored is not None and stored not in ("", [], {}) and not _blank(stored):
             raise ValueError(
-                f"{where}: the property {column!r} of polygon {i + 1} is {_shown(stored)}, which is no label; "
+                f"{where}: the property {column!r} of polygon {i + 1} is {short(stored)}, which is no label; "
                 f"choose another with column=: {_listed(properties, _usable(properties)) or 'none'}."
             )
         values.append(label)
@@ -170,26 +172,15 @@ def _called_like_a_label(properties: Sequence[dict[str, Any]], key: str | None) 
 
 def _usable(properties: Sequence[dict[str, Any]]) -> list[str]:
     names = dict.fromkeys(n for p in properties for n in p)
-    return [n for n in names if n.lower() not in _NO_LABELS and any(_is_shown(p.get(n)) for p in properties)]
+    return [n for n in names if n.lower() not in _NO_LABELS and any(_isshort(p.get(n)) for p in properties)]
 
 
-def _is_shown(stored: Any) -> bool:
+def _isshort(stored: Any) -> bool:
     return isinstance(stored, (str, int, float)) and not _blank(stored)
 
 
 def _listed(properties: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
     """Properties with their first values."""
     first = {n: next((p[n] for p in properties if p.get(n) is not None), None) for n in names}
-    listed = [f"{n[:40]} ({_shown(v)})" for n, v in list(first.items())[:20]]
+    listed = [f"{n[:40]} ({short(v)})" for n, v in list(first.items())[:20]]
     return ", ".join([*listed, f"and {len(first) - 20} more"] if len(first) > 20 else listed)
-
-
-def _shown(stored: Any) -> str:
-    if isinstance(stored, dict):
-        return "an object"
-    if isinstance(stored, list):
-        return "a list"
-    if isinstance(stored, int) and not isinstance(stored, bool) and abs(stored) >= 10**18:
-        return "a number of many digits"
-    text = repr(stored)
-    return text if len(text) <= 30 else text[:27] + "..."

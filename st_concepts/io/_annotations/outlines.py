@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
+from st_concepts._counts.frames import obs_column
 from st_concepts._files import replaceable, whole_file
 from st_concepts._slots import KEYS
 
@@ -59,15 +60,15 @@ def write_annotation(
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "layers.geojson"
     >>> stc.io.write_annotation(stc.datasets.simulated_bulb(n_obs=100, n_vars=120), path)
     """
+    import shapely
+
     replaceable(path)  # before the work
-    if key not in adata.obs:
-        have = ", ".join(map(repr, adata.obs.columns)) or "none"
-        raise KeyError(f"{key!r} is not a column of adata.obs (it has: {have}).")
+    column = obs_column(adata, key).astype("category")
     if KEYS.SPATIAL not in adata.obsm:
         raise KeyError(f"adata.obsm[{KEYS.SPATIAL!r}] is missing: outlines need the coordinates of the spots.")
     if not 0 < scale < np.inf or not 0 < reach < np.inf:
         raise ValueError(f"scale={scale} and reach={reach} must be positive and finite.")
-    labels = adata.obs[key].astype("category").cat.remove_unused_categories()
+    labels = column.cat.remove_unused_categories()
     if not labels.notna().any():
         raise ValueError(f"adata.obs[{key!r}] has no label.")
     _check_names(list(labels.cat.categories), key)
@@ -77,10 +78,9 @@ def write_annotation(
     cells, owner = _cells(points, reach)
     _check_places(codes, owner, key)
     stored = adata.uns.get(f"{key}_colors")
-    categories = adata.obs[key].astype("category").cat.categories
-    colors = dict(zip(map(str, categories), stored, strict=False)) if stored is not None else {}
+    colors = dict(zip(map(str, column.cat.categories), stored, strict=False)) if stored is not None else {}
     features = [
-        _feature(str(name), _outline(cells[np.unique(owner[codes == k])]), colors.get(str(name)))
+        _feature(str(name), shapely.union_all(cells[np.unique(owner[codes == k])]), colors.get(str(name)))
         for k, name in enumerate(labels.cat.categories)
     ]
     with whole_file(path) as temporary:
@@ -136,12 +136,6 @@ def _check_places(codes: np.ndarray, owner: np.ndarray, key: str) -> None:
             f"{n} spots are at the place of another spot that has a different obs[{key!r}]; outlines cannot tell them "
             "apart. Write one section at a time."
         )
-
-
-def _outline(cells: np.ndarray) -> Any:
-    import shapely
-
-    return shapely.union_all(cells)
 
 
 def _feature(name: str, shape: Any, color: str | None) -> dict[str, Any]:

@@ -10,14 +10,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-_GZIP = b"\x1f\x8b"
+from st_concepts._files.content import GZIP_MAGIC
+
+from .drawn_text import MARKS
+
 _ZIP = b"PK\x03\x04"
-_MARKS = (
-    (b"\xef\xbb\xbf", "utf-8-sig"),
-    (b"\xff\xfe\x00\x00", "utf-32"),
-    (b"\xff\xfe", "utf-16"),
-    (b"\xfe\xff", "utf-16"),
-)
 _DELIMITERS = "\t;,"
 _SAMPLE = 30  # lines that tell the delimiter
 
@@ -77,14 +74,14 @@ def read_sheet(path: Path) -> Sheet:
 
 def _text(path: Path) -> tuple[str, list[str]]:
     data = path.read_bytes()
-    if data.startswith(_GZIP):
+    if data.startswith(GZIP_MAGIC):
         try:
             data = gzip.decompress(data)
         except (EOFError, zlib.error, OSError) as error:
             raise ValueError(f"{path}: the gzip file is truncated or corrupt ({error}); fetch it again.") from None
     if data.startswith(_ZIP):
         raise ValueError(f"{path}: this is a workbook or an archive, not text; save the sheet as CSV.")
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
     remarks = []
     try:
         text = data.decode(encoding)

@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from st_concepts._files.content import ClearError, check_content, existing, open_plain
 
+from .others import others_warnings
 from .tenx_files import sample_of
 
 _GENES = "Gene Expression"
@@ -48,8 +49,6 @@ def read_counts(path: Path, *, genome: str | None = None) -> tuple[AnnData, dict
 
 def _read_h5(path: Path) -> tuple[AnnData, dict[str, str]]:
     import h5py
-
-    from .xenium import others_warnings
 
     check_content(path)
     try:
@@ -93,8 +92,6 @@ def _read_mtx(path: Path) -> AnnData:
     var = pd.DataFrame({"gene_ids": genes[0].to_numpy()})
     if genes.shape[1] > 2:
         var["feature_types"] = genes[2].to_numpy()
-    from .xenium import others_warnings
-
     with others_warnings():  # names that occur twice get their numbers later
         var.index = pd.Index(genes[min(1, genes.shape[1] - 1)].astype(str).to_numpy())
         obs = pd.DataFrame(index=pd.Index(spots[0].astype(str).to_numpy()))

@@ -28,9 +28,8 @@ from .tenx_files import (
 )
 from .tenx_positions import X, Y, read_positions, rows_of
 
-_LARGEST = (
-    2000  # pixels, longest side of an image that is kept: that of Visium; those of Visium HD are three times that
-)
+# pixels, longest side of an image that is kept: that of Visium; those of Visium HD are three times that
+_LARGEST = 2000
 
 
 def is_visium(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -38,21 +37,16 @@ def read_xenium(path: Path, **kwargs: Any) -> AnnData:
             raise ClearError(f"{path}: {name} is missing; it is part of the Xenium output, copy it there.")
         check_content(path / name, archives=name.endswith(".zip"))
     with others_warnings():
-        io = _spatialdata_io("Xenium")
-        sdata = io.xenium(path, **(light | {"cells_as_circles": True} | kwargs))
+        try:
+            import spatialdata_io
+        except ImportError:
+            raise ImportError("Xenium is read by spatialdata-io: pip install 'st_concepts[spatialdata]'.") from None
+        sdata = spatialdata_io.xenium(path, **(light | {"cells_as_circles": True} | kwargs))
     adata = table_as_anndata(sdata, None, linked=False)
     if "cell_id" in adata.obs:
         adata.obs_names = adata.obs["cell_id"].astype(str).to_numpy()
     adata.obs[KEYS.BATCH] = pd.Categorical([safe_labels([path.name])[0]] * adata.n_obs)
     return adata
-
-
-def _spatialdata_io(what: str) -> ModuleType:
-    try:
-        import spatialdata_io
-    except ImportError:
-        raise ImportError(f"{what} is read by spatialdata-io: pip install 'st_concepts[spatialdata]'.") from None
-    return spatialdata_io
 
 
 READERS.register(

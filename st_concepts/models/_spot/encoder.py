@@ -114,10 +114,11 @@ class SpotEncoder:
         return self._fingerprint
 
     @property
-    def batch_key(self) -> str | None:
+    def section_key(self) -> str | None:
         """Column of ``obs`` with the section of each spot; `None` where the model knows no sections."""
-        key = self._config["batch_key"]
-        return None if key is None else str(key)
+        return self._config["batch_key"]  # its name in model files
+
+    batch_key = section_key  # what scanpy and scvi-tools call it
 
     @property
     def history(self) -> pd.DataFrame:

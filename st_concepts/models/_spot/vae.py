@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from st_concepts._counts.check import check_counts, count_matrix
+from st_concepts._counts.check import check_counts, count_matrix, where_of
 from st_concepts._counts.obs import section_names
 from st_concepts._counts.origins import refuse_inside
 from st_concepts._counts.rows import in_memory
+from st_concepts._counts.sections import one_key
 from st_concepts.models import _checkpoint
 from st_concepts.models._attach import check_attached
 from st_concepts.models._headers import check_spot
@@ -44,9 +45,11 @@ class SpotVAE(NotebookRepr, SpotEncoder):
         and lazy ones too. The object is kept by reference and never changed.
     layer
         Layer that holds the counts; `None` for ``adata.X``.
-    batch_key
+    section_key
         Column of ``adata.obs`` that names the section of each spot. Each section gets its own centre in the encoder
         and its own base rates in the decoder. Spots of a section that the model never saw use the average ones.
+    batch_key
+        The same, by the name that scanpy and scvi-tools have for it.
     n_latent
         Number of latent dimensions.
     n_hidden, n_layers
@@ -76,6 +79,7 @@ class SpotVAE(NotebookRepr, SpotEncoder):
         adata: AnnData,
         *,
         layer: str | None = None,
+        section_key: str | None = None,
         batch_key: str | None = None,
         n_latent: int = 20,
         n_hidden: int = 128,
@@ -90,6 +94,7 @@ class SpotVAE(NotebookRepr, SpotEncoder):
                 raise ValueError(f"{name}={value} must be at least 1.")
         if not 0 <= seed < 2**63:
             raise ValueError(f"seed={seed} must be at least 0 and below 2**63.")
+        key = one_key(section_key, batch_key=batch_key)
         summary = check_counts(adata, layer)
         counted = int((summary.spot_totals > 0).sum())
         if min(counted, adata.n_vars) < 2:
@@ -106,13 +111,13 @@ class SpotVAE(NotebookRepr, SpotEncoder):
         self._var_names = pd.Index([str(v) for v in adata.var_names])
         self._config = {
             "layer": layer,
-            "batch_key": batch_key,
+            "batch_key": key,
             "n_latent": int(n_latent),
             "n_hidden": int(n_hidden),
             "n_layers": int(n_layers),
             "init": init,
             "seed": int(seed),
-            "sections": section_names(adata.obs, batch_key),
+            "sections": section_names(adata.obs, key, option="batch_key" if section_key is None else "section_key"),
             "target_sum": float(np.median(summary.spot_totals[summary.spot_totals > 0])),
         }
         self._history = []
@@ -262,14 +267,13 @@ class SpotVAE(NotebookRepr, SpotEncoder):
         names = self._adata.var_names
         if not pd.Index(names.astype(str)).equals(self._var_names):
             raise ValueError("adata.var_names changed after SpotVAE(adata) was made; make a new SpotVAE(adata).")
-        where = "adata.X" if self.layer is None else f"adata.layers[{self.layer!r}]"
         return Source(
             count_matrix(self._adata, self.layer),
             self.codes(self._adata.obs),
             max(len(self._config["sections"]), 1),
             self.target_sum,
             pd.Index(names.astype(str)),
-            where,
+            where_of(self.layer),
         )
 
     # ------------------------------------------------------------------------------------------- on the disk
@@ -331,7 +335,9 @@ class SpotVAE(NotebookRepr, SpotEncoder):
                 f"expected {header['fingerprint']}). Save the model again."
             )
         if adata is not None:
-            check_attached(adata, model._var_names, layer=c["layer"], batch_key=c["batch_key"], sections=c["sections"])
+            check_attached(
+                adata, model._var_names, layer=c["layer"], section_key=c["batch_key"], sections=c["sections"]
+            )
             model._adata = adata
         return model
 
