@@ -89,6 +89,7 @@ def circles(package: Path = PACKAGE) -> list[list[str]]:
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -101,8 +102,15 @@ def test_modules_import_each_other_in_no_circle():
 
 
 def test_files_stay_short():
-    long = {str(p.relative_to(PACKAGE)): n for p in FILES if (n := len(p.read_text().splitlines())) > 400}
+    assert Path(__file__) in TESTS
+    long = {str(p): n for p in (*FILES, *TESTS) if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400}
     assert not long
+
+
+def test_tests_stand_in_the_folder_of_the_room_that_they_test():
+    rooms = {str(p.parent.relative_to(PACKAGE)) for p in FILES}
+    folders = {str(p.parent.relative_to(Path(__file__).parent)) for p in TESTS}
+    assert folders <= rooms
 
 
 def test_the_reader_of_imports_sees_what_it_should(tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st_concepts.concepts import Membership, from_labels, from_masks, from_scores
+from st_concepts.concepts._membership import check_names
 
 
 @settings(deadline=None)
@@ -96,3 +97,17 @@ def test_check_refuses_no_spots_and_warns_below_three() -> None:
 def test_from_scores_takes_high_spots_and_at_least_one() -> None:
     scores = np.array([[2.0, 0.1], [1.1, 0.5], [-3.0, 0.2]])
     assert from_scores(["a", "b"], scores).members.tolist() == [[1, 0], [1, 1], [0, 0]]
+
+
+def test_groups_and_names() -> None:
+    column = pd.Series([1.0, 2.0, np.nan, 3.0])
+    assert from_labels(column, groups=[1.0], reference=[2]).members.ravel().tolist() == [1, 0, -1, -1]
+    assert from_labels(column, groups="3").names == ["3"]
+    with pytest.raises(ValueError, match="No label is left to make a concept of"):
+        from_labels(column, groups=[])
+    with pytest.raises(ValueError, match=r"Every spot is unlabelled.*'unknown' 2"):
+        from_labels(pd.Series(["unknown", "unknown"]))
+    with pytest.raises(ValueError, match="Two concepts have the same name: 1"):
+        from_masks({1: [True], "1": [False]}, 1)
+    with pytest.raises(ValueError, match="a name is empty"):
+        check_names([" "])

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
-import numpy as np
 import pytest
 from anndata import AnnData
 
 import st_concepts as stc
+from tests.io._readers.space_ranger import H5, same
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -19,20 +19,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::SyntaxWarning"),
     pytest.mark.filterwarnings("ignore:.*:UserWarning:(?!st_concepts)"),
 ]
-H5 = "filtered_feature_bc_matrix.h5"
-
-
-@pytest.fixture
-def whole(visium_folder: Path) -> AnnData:
-    return stc.io.read(visium_folder)
-
-
-def same(a: AnnData, b: AnnData) -> None:
-    """Spots, genes, counts and places agree."""
-    assert a.obs_names.tolist() == b.obs_names.tolist()
-    assert a.var_names.tolist() == b.var_names.tolist()
-    np.testing.assert_array_equal(a.X.toarray(), b.X.toarray())
-    np.testing.assert_array_equal(a.obsm["spatial"], b.obsm["spatial"])
 
 
 @pytest.mark.parametrize(

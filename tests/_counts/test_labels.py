@@ -9,9 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from st_concepts._counts.labels import MISSING, clean_labels, fold, is_boolean, looks_measured
-from st_concepts._slots import safe_labels
-from st_concepts.concepts import from_labels, from_masks
-from st_concepts.concepts._membership import check_names
+from st_concepts.concepts import from_labels
 
 
 @settings(deadline=None)
@@ -89,34 +87,9 @@ def test_labels_never_merge_without_a_word() -> None:
     assert clean_labels(pd.Series(["a", "b"])).said() == []
 
 
-def test_safe_labels_are_distinct_keys_of_a_store() -> None:
-    names = ["Tumor", "tumor", "tumor_1", "L2/3", "L2\\3", "L2_3", ".", "..", ".zattrs", "_index", "rest"]
-    made = safe_labels(names)
-    assert made[0] == "Tumor"
-    assert made[2] == "tumor_1"
-    assert made[5] == "L2_3"
-    assert made[-1] == "rest"
-    assert len({label.casefold() for label in made}) == len(names)
-    assert not any(set(label) & set("/\\") or label.startswith(".") or label == "_index" for label in made)
-
-
 def test_fold_looks_measured_and_booleans() -> None:
     assert fold("[Not_Assigned]") == "not assigned"
     assert not looks_measured(["1.1", "1.2", "2.1"])
     assert is_boolean(pd.Series([True, None]))
     assert not is_boolean(pd.Series([None, None]))
     assert not is_boolean(pd.Series(pd.Categorical([True, False])))
-
-
-def test_groups_and_names() -> None:
-    column = pd.Series([1.0, 2.0, np.nan, 3.0])
-    assert from_labels(column, groups=[1.0], reference=[2]).members.ravel().tolist() == [1, 0, -1, -1]
-    assert from_labels(column, groups="3").names == ["3"]
-    with pytest.raises(ValueError, match="No label is left to make a concept of"):
-        from_labels(column, groups=[])
-    with pytest.raises(ValueError, match=r"Every spot is unlabelled.*'unknown' 2"):
-        from_labels(pd.Series(["unknown", "unknown"]))
-    with pytest.raises(ValueError, match="Two concepts have the same name: 1"):
-        from_masks({1: [True], "1": [False]}, 1)
-    with pytest.raises(ValueError, match="a name is empty"):
-        check_names([" "])

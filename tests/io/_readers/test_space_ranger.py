@@ -1,11 +1,9 @@
-"""Output of Space Ranger as people have it: in parts, renamed, of all versions; files that are something else."""
+"""Output of Space Ranger as people have it: images of every mode, counts in text, raw or alone, other folders."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -15,6 +13,7 @@ import pytest
 from anndata import AnnData
 
 import st_concepts as stc
+from tests.io._readers.space_ranger import H5, headerless, positions_of, same, write_mtx, zipped
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -22,61 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::SyntaxWarning"),
     pytest.mark.filterwarnings("ignore:.*:UserWarning:(?!st_concepts)"),
 ]
-H5 = "filtered_feature_bc_matrix.h5"
-
-
-@pytest.fixture
-def whole(visium_folder: Path) -> AnnData:
-    return stc.io.read(visium_folder)
-
-
-def same(a: AnnData, b: AnnData) -> None:
-    """Spots, genes, counts and places agree."""
-    assert a.obs_names.tolist() == b.obs_names.tolist()
-    assert a.var_names.tolist() == b.var_names.tolist()
-    np.testing.assert_array_equal(a.X.toarray(), b.X.toarray())
-    np.testing.assert_array_equal(a.obsm["spatial"], b.obsm["spatial"])
-
-
-def positions_of(folder: Path) -> tuple[Path, pd.DataFrame]:
-    path = folder / "spatial" / "tissue_positions.csv"
-    return path, pd.read_csv(path)
-
-
-def write_mtx(h5: Path, folder: Path, *, version: int = 3, prefix: str = "") -> None:
-    """The same counts as ``h5``, as the pipelines write them in text."""
-    from scipy.io import mmwrite
-    from scipy.sparse import csc_matrix
-
-    folder.mkdir(exist_ok=True)
-    with h5py.File(h5) as f:
-        g = f["matrix"]
-        matrix = csc_matrix((g["data"][:], g["indices"][:], g["indptr"][:]), shape=tuple(g["shape"][:]))
-        barcodes = [b.decode() for b in g["barcodes"][:]]
-        features = [
-            [x.decode() for x in row]
-            for row in zip(*(g["features"][k][:] for k in ("id", "name", "feature_type")), strict=True)
-        ]
-    names = {"barcodes.tsv": "\n".join(barcodes)}
-    if version == 2:
-        names["genes.tsv"] = "\n".join("\t".join(row[:2]) for row in features)
-    else:
-        names["features.tsv"] = "\n".join("\t".join(row) for row in features)
-    mmwrite(folder / f"{prefix}matrix.mtx", matrix)
-    for name, text in names.items():
-        (folder / f"{prefix}{name}").write_text(text + "\n")
-    if version == 3:
-        for path in list(folder.glob(f"{prefix}*")):
-            if path.suffix in (".mtx", ".tsv"):
-                zipped(path)
-
-
-def zipped(path: Path) -> None:
-    path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
-    path.unlink()
-
-
-# images
 
 
 @pytest.mark.parametrize(
@@ -151,9 +95,6 @@ def test_without_scale_factors_no_image_can_be_placed(visium_folder: Path, whole
         factors.write_text(broken)
         with pytest.raises(ValueError, match=r"scalefactors_json\.json.*(no JSON of scale factors|positive number)"):
             stc.io.read(visium_folder)
-
-
-# counts
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -257,80 +198,6 @@ def test_parts_of_a_matrix_that_do_not_fit(visium_folder: Path) -> None:
         stc.io.read(visium_folder)
 
 
-# positions
-
-
-def headerless(table: pd.DataFrame, path: Path) -> None:
-    table.to_csv(path.with_name("tissue_positions_list.csv"), index=False, header=False)
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        headerless,
-        lambda t, p: headerless(t.assign(note="a"), p),
-        lambda t, p: t.assign(note=1).to_csv(p, index=False),
-        lambda t, p: t[t.columns[::-1]].to_csv(p, index=False),
-        lambda t, p: t.to_csv(p),
-        lambda t, p: t.to_csv(p, index=False, sep="\t"),
-        lambda t, p: t.set_index("barcode").rename_axis(None).to_csv(p),
-        lambda t, p: t.to_csv(p.with_name("tissue_positions.csv.gz"), index=False),
-        lambda t, p: t.to_parquet(p.with_suffix(".parquet")),
-        lambda t, p: t.set_index("barcode").to_parquet(p.with_suffix(".parquet")),
-        lambda t, p: p.write_bytes(b"\xef\xbb\xbf" + t.to_csv(index=False, lineterminator="\r\n").encode()),
-    ],
-    ids=["list", "list+", "more", "order", "index", "tabs", "unnamed", "gz", "parquet", "parquet index", "bom crlf"],
-)
-def test_positions_in_every_form(
-    visium_folder: Path, whole: AnnData, write: Callable[[pd.DataFrame, Path], None]
-) -> None:
-    path, table = positions_of(visium_folder)
-    path.unlink()
-    write(table, path)
-    adata = stc.io.read(visium_folder)
-    same(adata, whole)
-    assert adata.obs["in_tissue"].eq(1).all()
-    assert adata.obs["array_col"].tolist() == whole.obs["array_col"].tolist()
-
-
-def test_more_columns_of_the_positions_are_kept(visium_folder: Path) -> None:
-    path, table = positions_of(visium_folder)
-    table.assign(layer=np.where(table["array_row"] < 2, "top", "bottom")).to_csv(path, index=False)
-    adata = stc.io.read(visium_folder)
-    assert (adata.obs["layer"] == np.where(adata.obs["array_row"] < 2, "top", "bottom")).all()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            lambda t: t.drop(columns="pxl_row_in_fullres"),
-            r"no column pxl_row_in_fullres; expected a table",
-        ),
-        (lambda t: t.assign(pxl_row_in_fullres="far"), r"pxl_row_in_fullres of barcode \w+-1 is 'far', not a number"),
-        (lambda t: t.assign(pxl_col_in_fullres=np.inf), r"pxl_col_in_fullres of barcode \w+-1 is 'inf'"),
-        (lambda t: pd.concat([t, t.iloc[:1]]), "occurs more than once"),
-        (lambda t: t.assign(barcode=[f"x{i}" for i in range(len(t))]), "30 of 30 barcodes .* different sections"),
-    ],
-)
-def test_broken_positions(visium_folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame], message: str) -> None:
-    path, table = positions_of(visium_folder)
-    change(table).to_csv(path, index=False)
-    with pytest.raises(ValueError, match=message) as caught:
-        stc.io.read(visium_folder)
-    assert "\n" not in str(caught.value)
-
-
-def test_barcodes_without_their_suffix(visium_folder: Path, whole: AnnData) -> None:
-    path, table = positions_of(visium_folder)
-    table.assign(barcode=table["barcode"].str.removesuffix("-1")).to_csv(path, index=False)
-    with pytest.warns(UserWarning, match="barcodes are matched without prefix and suffix"):
-        same(stc.io.read(visium_folder), whole)
-
-
-# other folders
-
-
 @pytest.fixture
 def flat(visium_folder: Path, tmp_path: Path) -> Path:
     """The same section as GEO keeps it: flat, prefixed, gzipped."""
@@ -406,9 +273,6 @@ def test_folders_of_no_kind_say_what_is_missing(flat: Path, visium_folder: Path,
     assert f"it holds {visium_folder.parent.name}; name one of these" in said(tmp_path)
     (tmp_path / "nothing").mkdir()
     assert "the folder is empty" in said(tmp_path / "nothing")
-
-
-# Visium HD
 
 
 def test_some_bin_folders_without_the_rest(visium_hd_folder: Path, tmp_path: Path) -> None:
