@@ -98,7 +98,10 @@ def check_block(block: sp.csr_matrix, names: pd.Index, where: str, elsewhere: Ca
 
 
 def check_counts(adata: AnnData, layer: str | None) -> CountSummary:
-    """Check a whole count matrix in one pass of row batches."""
+    """Check a whole count matrix in one pass of row batches; what is wrong is a `ValueError`.
+
+    Spots without a single count are warned of: they are left out of the fit and embedded at 0, the mean of the prior.
+    """
     X = count_matrix(adata, layer)
     where = where_of(layer)
     if adata.n_obs == 0 or adata.n_vars == 0:

@@ -43,7 +43,7 @@ class Expression:
 
     @classmethod
     def open(cls, adata: AnnData, layer: str | None, target_sum: float, *, share: bool = True) -> Expression:
-        """Look at every value once."""
+        """Look at every value once: counts, or log-normalised by the mark that ``sc.pp.log1p`` leaves in ``uns``."""
         names = pd.Index(adata.var_names.astype(str))
         where = where_of(layer)
         marked = layer is None and "log1p" in adata.uns

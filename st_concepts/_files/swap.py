@@ -25,7 +25,7 @@ _PATIENCE = 5.0  # seconds; the renames of a living process take less
 
 
 def put(new: Path, target: Path) -> None:
-    """Give folder ``new`` the name ``target``; the folder that had it is removed."""
+    """Give folder ``new`` the name ``target``; the folder that had it is removed, or on an `OSError` what it was."""
     if not target.exists():
         os.rename(new, target)
     elif exchange(new, target):

@@ -47,7 +47,7 @@ class Explained(Section):
         """Read the concepts of ``adata`` and check that they are the model's."""
         made = read_concepts(adata, key)
         made.check_model(as_encoder(model).fingerprint)
-        seen = Section.open(adata, model, layer=layer or made.params.get("layer") or None)
+        seen = Section.open(adata, model, layer=layer or made.layer)
         return cls(adata, seen.encoder, seen.layer, made, membership(adata, made))
 
     def chosen(self, concepts: str | Sequence[str] | None) -> list[int]:

@@ -31,43 +31,26 @@ def group_attributions(
     chunk_size: int = 4096,
     shared: bool = False,
 ) -> GroupAttribution:
-    """Mean attribution of each gene over each group of spots.
+    """Mean attribution of each gene over each group of spots, from a stream of `Batch` (see `iter_batches`), read once.
 
     The first layer is linear, so everything but the last product happens in its hidden space: a group's mean gradient
     is its mean hidden multiplier times the weights, and products with the features touch only their nonzero entries.
-    The result equals the mean of the maps of single spots up to rounding.
+    The result equals the mean of the maps of single spots up to rounding. A group without weight has NaN everywhere.
 
     Parameters
     ----------
-    encoder
-        Model to explain.
-    batches
-        Stream of `Batch`; see `iter_batches`. Read once.
-    method
-        Name of a method, see `methods_table`.
     concepts
         Concept vectors ``(n_concepts, n_latent)``: each group gets the attributions of every concept. Without them,
         those of every latent dimension, from which `GroupAttribution.contract` gives any concept's later.
     paired
         Give group ``k`` concept ``k`` only: one backward pass where the latent dimensions take ``n_latent``.
     baselines
-        For path methods, `deeplift` and `occlusion`: ``(n_vars,)`` for all groups or ``(n_groups, n_vars)``, in units
-        of the features; `None` is zero.
+        ``(n_vars,)`` for all groups or ``(n_groups, n_vars)``, in units of the features; `None` is zero.
     references
-        For `expected_gradients`: features of reference spots ``(n_references, n_vars)``, or one such matrix per group.
-    options
-        Settings of the method.
-    dtype
-        ``torch.float32`` or ``torch.float64``.
-    chunk_size
-        Spots that run through the encoder together, at most.
+        Features of reference spots ``(n_references, n_vars)``, or one such matrix per group.
     shared
         Where several processes compute together, each gives the batches of its own spots (an empty one if it has none)
         and all get the means over the spots of all. Not for methods that draw random numbers spot by spot.
-
-    Returns
-    -------
-    See `GroupAttribution`. A group without weight has NaN everywhere.
 
     Examples
     --------

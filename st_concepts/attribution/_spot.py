@@ -66,36 +66,10 @@ def spot_attributions(
     dtype: torch.dtype = torch.float32,
     chunk_size: int = 4096,
 ) -> SpotAttribution:
-    """Attribution of chosen genes in every spot to one concept.
+    """Attribution of chosen genes (columns; `None` is all) in every spot to one concept vector ``(n_latent,)``.
 
-    Parameters
-    ----------
-    encoder
-        Model to explain.
-    features
-        ``(n, n_vars)``, CSR or dense, as `Encoder.features` returns them.
-    concept
-        Concept vector ``(n_latent,)``.
-    genes
-        Column indices; `None` is all, which makes the result as large as the features.
-    method
-        Name of a method, see `methods_table`.
-    codes
-        Covariate codes ``(n,)`` or `None`.
-    baseline
-        ``(n_vars,)``, in units of the features; `None` is zero.
-    references
-        For `expected_gradients`: features of reference spots ``(n_references, n_vars)``.
-    options
-        Settings of the method.
-    dtype
-        ``torch.float32`` or ``torch.float64``.
-    chunk_size
-        Spots that run through the encoder together, at most.
-
-    Returns
-    -------
-    See `SpotAttribution`.
+    ``features`` are ``(n, n_vars)`` as `Encoder.features` returns them; ``baseline`` ``(n_vars,)`` is in their units,
+    `None` is zero; ``references`` are features of reference spots.
 
     Examples
     --------

@@ -150,7 +150,7 @@ def _models(
 
 def _refit(adata: AnnData, model: Any, made: ConceptSet, layer: str | None) -> tuple[Explained, np.ndarray]:
     """The same concepts in the latent space of another model, and their scores ``(n_obs, n_concepts)``."""
-    seen = Section.open(adata, model, layer=layer or made.params.get("layer") or None)
+    seen = Section.open(adata, model, layer=layer or made.layer)
     members, found = membership(adata, made), seen.embedding
     estimator = get_estimator(str(made.params.get("estimator") or "discriminant"))
     defined = Masks(members).define(seen, estimator)

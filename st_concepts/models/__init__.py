@@ -2,6 +2,7 @@
 
 from st_concepts.models._encoder import Encoder, FirstLayer
 from st_concepts.models._encoder import FeatureMatrix as FeatureMatrix
+from st_concepts.models._fitted import NotFittedError
 from st_concepts.models._image.gene_vae import GeneVAE
 from st_concepts.models._image.image_vae import ImageVAE
 from st_concepts.models._info import model_info as model_info
@@ -9,7 +10,6 @@ from st_concepts.models._info import titled as titled
 from st_concepts.models._section import Section as Section
 from st_concepts.models._section import as_encoder as as_encoder
 from st_concepts.models._section import informative as informative
-from st_concepts.models._spot.encoder import NotFittedError
 from st_concepts.models._spot.vae import SpotVAE
 
 # what other folders of the package need stands above as well; users need the names below

@@ -151,7 +151,7 @@ def rank_genes_concepts(
     found = sections_of(adata, section_key, concepts_key=concepts_key, tested=False, check_stacked=graph_key is None)
     model_null = _null(adata, null, found.codes, graph_key)
 
-    layer = layer if layer is not None else (made.params.get("layer") or None)
+    layer = made.layer if layer is None else layer
     data = Expression.open(adata, layer, float(made.params["target_sum"]))
     usable = informative(data.totals)
     doubted = float(made.params.get("label_error", 0.0)) > DOUBT_ABOVE

@@ -172,10 +172,10 @@ def _called_like_a_label(properties: Sequence[dict[str, Any]], key: str | None) 
 
 def _usable(properties: Sequence[dict[str, Any]]) -> list[str]:
     names = dict.fromkeys(n for p in properties for n in p)
-    return [n for n in names if n.lower() not in _NO_LABELS and any(_isshort(p.get(n)) for p in properties)]
+    return [n for n in names if n.lower() not in _NO_LABELS and any(_is_shown(p.get(n)) for p in properties)]
 
 
-def _isshort(stored: Any) -> bool:
+def _is_shown(stored: Any) -> bool:
     return isinstance(stored, (str, int, float)) and not _blank(stored)
 
 

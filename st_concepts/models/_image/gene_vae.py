@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -109,13 +109,11 @@ class GeneVAE(ImageModel):
         raster = make_raster(_positions(adata, spatial_key), pixel_size=pixel_size, max_side=max_side)
         side = RECIPES[recipe].side
         self._raster = raster.padded((side, side)) if side else raster
-        self._adata: AnnData | None = adata
+        self._adata = adata
         self._names = pd.Index(adata.obs_names.astype(str))
-        self._config: dict[str, Any] = {"layer": layer, "recipe": recipe, "seed": int(seed)}
+        self._config = {"layer": layer, "recipe": recipe, "seed": int(seed)}
         self._conv = ConvConfig.make((1, *self._raster.shape), n_latent, channels, kernel, hidden)
-        self._history: list[dict[str, float]] = []
-        self._module: ConvVAE | None = None
-        self._fingerprint: str | None = None
+        self._history = []
 
     def __repr__(self) -> str:
         state = f"fitted, {self.fingerprint}" if self._module is not None else "not fitted"
@@ -202,8 +200,7 @@ class GeneVAE(ImageModel):
             progress=progress,
             name="GeneVAE",
         )
-        self._history = fit_images(module, load, train, held, options, mask=mask)
-        self._module, self._fingerprint = module, None
+        self._become(module, fit_images(module, load, train, held, options, mask=mask))
         return self
 
     def _targets(self, images: sp.csr_matrix, rows: np.ndarray, k: int) -> np.ndarray:
@@ -314,13 +311,6 @@ class GeneVAE(ImageModel):
             )
         return order
 
-    def _data(self, adata: AnnData | None) -> AnnData:
-        if adata is not None:
-            return adata
-        if self._adata is None:
-            raise ValueError("This model was loaded from a file and holds no data: pass adata.")
-        return self._adata
-
     # ------------------------------------------------------------------------------------------- on the disk
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -351,7 +341,6 @@ class GeneVAE(ImageModel):
             ``adata`` is another section, or holds no raw counts.
         """
         model, header = cls._read(path, as_device(device))
-        model._adata = None
         r = header["raster"]
         model._raster = Raster(
             shape=tuple(r["shape"]),

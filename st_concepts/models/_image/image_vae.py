@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -75,11 +75,9 @@ class ImageVAE(ImageModel):
     ) -> None:
         shape = (1, *shape) if len(shape) == 2 else tuple(shape)
         self._conv = ConvConfig.make(shape, n_latent, channels, kernel, hidden)
-        self._config: dict[str, Any] = {"seed": int(seed)}
+        self._config = {"seed": int(seed)}
         self._names = pd.Index([], dtype=object)
-        self._history: list[dict[str, float]] = []
-        self._module: ConvVAE | None = None
-        self._fingerprint: str | None = None
+        self._history = []
 
     def __repr__(self) -> str:
         state = f"fitted, {self.fingerprint}" if self._module is not None else "not fitted"
@@ -156,8 +154,7 @@ class ImageVAE(ImageModel):
             name="ImageVAE",
         )
         module = ConvVAE(self._conv, seed=self._config["seed"]).to(as_device(device))
-        self._history = fit_images(module, load, rows[n_held:], rows[:n_held], options)
-        self._module, self._fingerprint = module, None
+        self._become(module, fit_images(module, load, rows[n_held:], rows[:n_held], options))
         return self
 
     def embed(self, images: Images, *, batch_size: int = 256) -> np.ndarray:

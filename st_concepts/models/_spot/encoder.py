@@ -14,17 +14,13 @@ from anndata import AnnData
 from st_concepts._counts.features import log_normalize, sizes
 from st_concepts._counts.obs import section_codes
 from st_concepts._names import as_names
-from st_concepts.models import _checkpoint
 from st_concepts.models._encoder import FeatureMatrix, FirstLayer
+from st_concepts.models._fitted import Fitted
 from st_concepts.models._section import Section
 from st_concepts.models._spot.likelihood import nb_log_prob
 from st_concepts.models._spot.module import SpotModule
 
 _BATCH = 1024  # rows a batch where nothing is trained
-
-
-class NotFittedError(RuntimeError):
-    """The model has no weights yet."""
 
 
 def dense(block: sp.csr_matrix, device: torch.device) -> torch.Tensor:
@@ -48,32 +44,20 @@ def as_device(device: str | torch.device) -> torch.device:
     return device
 
 
-class SpotEncoder:
+class SpotEncoder(Fitted[SpotModule]):
     """A `SpotModule` with its genes, sections and feature scale; follows the `Encoder` protocol.
 
     `SpotVAE` adds how it is made, fitted, saved and loaded.
     """
 
-    _adata: AnnData | None
-    _var_names: pd.Index
-    _config: dict[str, Any]
-    _history: list[dict[str, float]]
-    _module: SpotModule | None
-    _fingerprint: str | None
+    _measured = ("epoch", "train_loss", "validation_nll")
 
     # ------------------------------------------------------------------------------------- encoder protocol
 
     @property
-    def module(self) -> SpotModule:
-        """The torch module, in eval mode."""
-        if self._module is None:
-            raise NotFittedError("The model is not fitted yet: call model.fit() first.")
-        return self._module
-
-    @property
     def var_names(self) -> pd.Index:
         """Genes of the model, in the order of its columns."""
-        return self._var_names
+        return self._names
 
     @property
     def n_latent(self) -> int:
@@ -107,24 +91,11 @@ class SpotEncoder:
         return self
 
     @property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that change when the weights or the genes do."""
-        if self._fingerprint is None:
-            self._fingerprint = _checkpoint.fingerprint(self.module.state_dict(), self._var_names)
-        return self._fingerprint
-
-    @property
     def section_key(self) -> str | None:
         """Column of ``obs`` with the section of each spot; `None` where the model knows no sections."""
         return self._config["batch_key"]  # its name in model files
 
     batch_key = section_key  # what scanpy and scvi-tools call it
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """One row per epoch, indexed by ``epoch``; row 0 is the start. ``validation_nll`` is per spot."""
-        columns = ["epoch", "train_loss", "validation_nll"]
-        return pd.DataFrame(self._history, columns=columns).set_index("epoch")
 
     @property
     def first_layer(self) -> FirstLayer:
@@ -185,16 +156,13 @@ class SpotEncoder:
         section
             Section whose base rates to use; by default their mean (on the log scale).
         """
-        latent = np.atleast_2d(np.asarray(latent, dtype=np.float32))
-        if latent.shape[1] != self.n_latent:
-            raise ValueError(f"latent has {latent.shape[1]} columns; the model has {self.n_latent} latent dimensions.")
+        z = self._latent(latent, self.n_latent)
         sections = self._config["sections"]
         if section is not None and section not in sections:
             raise ValueError(
                 f"Section {section!r} is not one the model was fitted on: {', '.join(sections) or 'none'}."
             )
         code = len(sections) if section is None else sections.index(section)
-        z = torch.from_numpy(latent).to(self.device)
         codes = torch.full((len(z),), code, device=self.device) if sections else None
         return torch.softmax(self._logits(z, codes), dim=1).cpu().numpy()
 
@@ -221,8 +189,8 @@ class SpotEncoder:
         float32 DataFrame, spots x ``genes`` (all genes by default: that is a dense array).
         """
         adata = self._data(adata)
-        columns = self._var_names if genes is None else pd.Index(as_names(genes))
-        index = self._var_names.get_indexer(columns)
+        columns = self._names if genes is None else pd.Index(as_names(genes))
+        index = self._names.get_indexer(columns)
         if (index < 0).any():
             raise KeyError(f"Not genes of the model: {', '.join(map(repr, columns[index < 0][:5]))}.")
         out = np.empty((adata.n_obs, len(columns)), dtype=np.float32)
@@ -268,10 +236,3 @@ class SpotEncoder:
             z = self.encode(dense(self.features(block), self.device), c)
             z = z * torch.from_numpy(sizes(block) > 0).to(z)[:, None]
             yield rows, block, torch.softmax(self._logits(z, c), dim=1), c
-
-    def _data(self, adata: AnnData | None) -> AnnData:
-        if adata is not None:
-            return adata
-        if self._adata is None:
-            raise ValueError("This model was loaded from a file and holds no data: pass adata.")
-        return self._adata

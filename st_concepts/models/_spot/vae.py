@@ -18,7 +18,6 @@ from st_concepts._counts.sections import one_key
 from st_concepts.models import _checkpoint
 from st_concepts.models._attach import check_attached
 from st_concepts.models._headers import check_spot
-from st_concepts.models._repr import NotebookRepr
 from st_concepts.models._spot.data import Source, SpotData
 from st_concepts.models._spot.encoder import SpotEncoder, as_device
 from st_concepts.models._spot.fit import FitOptions, fit_module
@@ -29,7 +28,7 @@ from st_concepts.models._spot.state import Checkpoints
 _MANY, _MANY_BATCH = 10_000, 128  # spots from which steps take more of them
 
 
-class SpotVAE(NotebookRepr, SpotEncoder):
+class SpotVAE(SpotEncoder):
     r"""Variational autoencoder of spots, with a negative binomial likelihood of their counts.
 
     .. math::
@@ -108,7 +107,7 @@ class SpotVAE(NotebookRepr, SpotEncoder):
                 f"pass n_latent below {min(adata.n_obs, adata.n_vars)}."
             )
         self._adata = adata
-        self._var_names = pd.Index([str(v) for v in adata.var_names])
+        self._names = pd.Index([str(v) for v in adata.var_names])
         self._config = {
             "layer": layer,
             "batch_key": key,
@@ -121,8 +120,6 @@ class SpotVAE(NotebookRepr, SpotEncoder):
             "target_sum": float(np.median(summary.spot_totals[summary.spot_totals > 0])),
         }
         self._history = []
-        self._module = None
-        self._fingerprint = None
 
     def __repr__(self) -> str:
         c = self._config
@@ -131,7 +128,7 @@ class SpotVAE(NotebookRepr, SpotEncoder):
             known = [r["validation_nll"] for r in self._history if np.isfinite(r["validation_nll"])]
             judged = f", held-out NLL {min(known):.1f} per spot" if known else ""
             state = f"fitted, {self.fingerprint}, {max(len(self._history) - 1, 0)} epochs{judged}"
-        return f"SpotVAE(n_vars={len(self._var_names)}, n_latent={c['n_latent']}, init={c['init']!r}; {state})"
+        return f"SpotVAE(n_vars={len(self._names)}, n_latent={c['n_latent']}, init={c['init']!r}; {state})"
 
     # ------------------------------------------------------------------------------------------------- fitting
 
@@ -255,9 +252,9 @@ class SpotVAE(NotebookRepr, SpotEncoder):
         )
         where = None if checkpoint is None else (checkpoint, checkpoint_minutes)
         state, history = plan.run(_fit, source, StartOptions.of(c), options, validation_fraction, where)
-        module = empty_module(len(self._var_names), StartOptions.of(c))
+        module = empty_module(len(self._names), StartOptions.of(c))
         module.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
-        self._module, self._history, self._fingerprint = module.to(plan.device).eval(), history, None
+        self._become(module.to(plan.device).eval(), history)
         return self
 
     def _source(self) -> Source:
@@ -265,7 +262,7 @@ class SpotVAE(NotebookRepr, SpotEncoder):
         if self._adata is None:
             raise ValueError("This model was loaded from a file and has no data; make a new SpotVAE(adata) to fit.")
         names = self._adata.var_names
-        if not pd.Index(names.astype(str)).equals(self._var_names):
+        if not pd.Index(names.astype(str)).equals(self._names):
             raise ValueError("adata.var_names changed after SpotVAE(adata) was made; make a new SpotVAE(adata).")
         return Source(
             count_matrix(self._adata, self.layer),
@@ -280,12 +277,7 @@ class SpotVAE(NotebookRepr, SpotEncoder):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights, configuration, gene names and history to one file, through a temporary one."""
-        header = {
-            "config": self._config,
-            "var_names": list(self._var_names),
-            "history": [[None if np.isnan(v) else v for v in r.values()] for r in self._history],
-            "fingerprint": self.fingerprint,
-        }
+        header = self._header() | {"var_names": list(self._names)}
         _checkpoint.write(path, "SpotVAE", self.module.state_dict(), header)
 
     @classmethod
@@ -318,26 +310,12 @@ class SpotVAE(NotebookRepr, SpotEncoder):
         state, header = _checkpoint.read(path, "SpotVAE")
         check_spot(str(path), state, header)
         model = cls.__new__(cls)
-        model._adata = None
         model._config = c = header["config"]
-        model._var_names = pd.Index(header["var_names"])
-        keys = ("epoch", "train_loss", "validation_nll")
-        model._history = [
-            dict(zip(keys, [np.nan if v is None else v for v in r], strict=True)) for r in header["history"]
-        ]
-        module = empty_module(len(model._var_names), StartOptions.of(c))
-        module.load_state_dict(state)
-        model._module = module.to(as_device(device)).eval()
-        model._fingerprint = None
-        if model.fingerprint != header["fingerprint"]:
-            raise ValueError(
-                f"{str(path)!r} was changed after it was saved (fingerprint {model.fingerprint}, "
-                f"expected {header['fingerprint']}). Save the model again."
-            )
+        model._names = pd.Index(header["var_names"])
+        module = empty_module(len(model._names), StartOptions.of(c)).to(as_device(device))
+        model._restore(str(path), module, state, header)
         if adata is not None:
-            check_attached(
-                adata, model._var_names, layer=c["layer"], section_key=c["batch_key"], sections=c["sections"]
-            )
+            check_attached(adata, model._names, layer=c["layer"], section_key=c["batch_key"], sections=c["sections"])
             model._adata = adata
         return model
 

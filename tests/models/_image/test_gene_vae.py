@@ -7,10 +7,9 @@ import scipy.sparse as sp
 import torch
 from anndata import AnnData
 
-from st_concepts.models import GeneVAE
+from st_concepts.models import GeneVAE, NotFittedError
 from st_concepts.models._image.gene_images import gene_images, principal_scores
 from st_concepts.models._image.raster import make_raster
-from st_concepts.models._spot.encoder import NotFittedError
 
 SMALL = {"n_latent": 6, "channels": (8, 8), "hidden": (32,)}
 

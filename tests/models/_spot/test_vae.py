@@ -177,6 +177,8 @@ def test_not_fitted() -> None:
         ({"n_latent": 0}, ValueError, "n_latent=0 must be at least 1"),
         ({"n_latent": 25}, ValueError, "60 spots and 25 genes are too few for n_latent=25"),
         ({"batch_key": "no"}, KeyError, "batch_key='no' is not a column"),
+        ({"section_key": "no"}, KeyError, "section_key='no' is not a column"),
+        ({"section_key": "slide", "batch_key": "gap"}, ValueError, "are two names of one thing; give one"),
         ({"batch_key": "gap"}, ValueError, "missing values; every spot needs its section"),
         ({"layer": "counts"}, KeyError, "Layer 'counts' is not in adata.layers"),
     ],
