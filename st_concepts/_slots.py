@@ -16,12 +16,15 @@ class _Keys(NamedTuple):
     LATENT: str = "X_stc"
     SCORE: str = "concept_score"
     MEMBERS: str = "concept_members"
+    WEIGHT: str = "concept_weight"
     CROSS_FIT: str = "concept_score_crossfit"
     PATTERN: str = "concept_pattern"
     SPATIAL_SALIENCY: str = "spatial_saliency"
     # varm
     SALIENCY: str = "concept_saliency"
     GRADIENT: str = "concept_gradient"
+    GRADIENT_ALONE: str = "concept_gradient_alone"
+    SALIENCY_CONTEXT: str = "concept_saliency_context"
     # layers: prefix + "_" + safe label of the concept
     SALIENCY_MAP: str = "concept_saliency"
     # uns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from st_concepts.attribution._explain import Explanation, explain
 from st_concepts.attribution._explained import Baseline as Baseline
 from st_concepts.attribution._explained import Explained as Explained
-from st_concepts.attribution._explained import mean_gradient as mean_gradient
+from st_concepts.attribution._explained import concept_gradients as concept_gradients
 from st_concepts.attribution._group import group_attributions as group_attributions
 from st_concepts.attribution._inputs import modules_of as modules_of
 from st_concepts.attribution._inputs import profile_baseline as profile_baseline

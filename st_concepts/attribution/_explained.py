@@ -19,7 +19,7 @@ from st_concepts.attribution._inputs import profile_baseline
 from st_concepts.attribution._methods.base import Method, Options
 from st_concepts.attribution._result import Batch, GroupAttribution
 from st_concepts.concepts import ConceptSet, Membership, membership, read_concepts
-from st_concepts.models import Encoder, FeatureMatrix, Section, as_encoder
+from st_concepts.models import Encoder, FeatureMatrix, Section, Surroundings, as_encoder
 
 Baseline: TypeAlias = str | np.ndarray | pd.Series
 BASELINES = ("others", "mean", "zero")
@@ -174,12 +174,24 @@ class Explained(Section):
         )
 
 
-def mean_gradient(section: Section, made: ConceptSet) -> np.ndarray:
-    """Mean gradient of each score over all spots, float64 ``(n_concepts, genes of the model)``."""
-    batches = (
-        Batch(spots.features, np.ones((spots.features.shape[0], 1)), spots.codes)
-        for spots in section.batches(share=True)
-    )
-    directions = made.directions
-    found = group_attributions(section.encoder, batches, method="gradient", concepts=directions, shared=True)
-    return found.values[0]
+def concept_gradients(section: Section, made: ConceptSet, around: Surroundings | None = None) -> dict[str, np.ndarray]:
+    """Mean gradient of each score over all spots, by the slot it is kept in, float64 ``(n_concepts, genes of model)``.
+
+    Of the score as it is, where an average of the surroundings hands each spot's gradient to its neighbours; and, for
+    concepts with a context, of the score of the spot alone.
+    """
+    further = made.directions_around
+    parts, weights = [made.directions], [np.ones((section.adata.n_obs, 1))]
+    if further is not None and around is not None and made.context is not None:
+        parts += [further, made.alone.directions]
+        weights.append(around.spread(weights[0], made.context.width))
+    elif made.context is not None:
+        parts = [made.alone.directions]
+    moved = np.concatenate(weights, axis=1)
+    batches = (Batch(spots.features, moved[spots.rows], spots.codes) for spots in section.batches(share=True))
+    directions = np.concatenate(parts)
+    found = group_attributions(section.encoder, batches, method="gradient", concepts=directions, shared=True).values
+    n = len(made.names)
+    if len(parts) == 1:
+        return {KEYS.GRADIENT: found[0]}
+    return {KEYS.GRADIENT: found[0, :n] + found[1, n : 2 * n], KEYS.GRADIENT_ALONE: found[0, 2 * n :]}

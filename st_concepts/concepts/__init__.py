@@ -1,5 +1,6 @@
 """Concept vectors: estimators, membership, and the set that is kept with the data."""
 
+from st_concepts.concepts._concept_set import Averages as Averages
 from st_concepts.concepts._concept_set import ConceptSet, read_concepts
 from st_concepts.concepts._concept_set import score_frame as score_frame
 from st_concepts.concepts._definitions import Defined as Defined
@@ -17,8 +18,8 @@ from st_concepts.concepts._membership import from_labels as from_labels
 from st_concepts.concepts._membership import from_masks as from_masks
 from st_concepts.concepts._membership import from_scores as from_scores
 from st_concepts.concepts._membership import reference_labels as reference_labels
-from st_concepts.concepts._soft_labels import DOUBT_ABOVE as DOUBT_ABOVE
-from st_concepts.concepts._soft_labels import SoftLabels as SoftLabels
+from st_concepts.concepts._seen import ContextOption as ContextOption
+from st_concepts.concepts._seen import Seen as Seen
 from st_concepts.concepts._soft_labels import soft_labels as soft_labels
 from st_concepts.concepts._vectors import ESTIMATORS, Estimator, discriminant, logistic, mean_difference
 from st_concepts.concepts._vectors import get_estimator as get_estimator

@@ -17,9 +17,10 @@ from st_concepts._counts.kind import is_sparse
 from st_concepts._counts.labels import Labels, clean_labels, is_boolean, missing_words
 from st_concepts._distributed import all_reduce
 from st_concepts._names import as_names, check_filled, unknown_name
-from st_concepts._slots import KEYS
+from st_concepts.concepts._held_out import held_out, random_folds
 from st_concepts.concepts._membership import Membership, asked_for, from_labels, from_masks
-from st_concepts.concepts._soft_labels import SoftLabels, soft_labels
+from st_concepts.concepts._seen import ContextOption, Problem, Seen
+from st_concepts.concepts._soft_labels import Soft, soft_labels
 from st_concepts.concepts._vectors import ESTIMATORS, Estimator
 from st_concepts.models import Section
 
@@ -37,7 +38,12 @@ class Defined:
     membership
         Spots inside and outside; `None` where only the scores can tell.
     soft
-        What was learned from unlabelled spots, or `None`.
+        What was learned from other spots, or `None`.
+    width, alone
+        Width of the surroundings that the second half of ``vectors`` weighs (0 for none), and vectors that see the spot
+        alone.
+    auroc
+        Of each concept out of fold, float64 ``(n_concepts,)``, NaN where it cannot be told; `None` without labels.
     params
         What is kept of how they were defined.
     """
@@ -45,7 +51,10 @@ class Defined:
     names: list[str]
     vectors: np.ndarray
     membership: Membership | None = None
-    soft: SoftLabels | None = None
+    soft: Soft | None = None
+    width: float = 0.0
+    alone: np.ndarray | None = None
+    auroc: np.ndarray | None = None
     params: dict[str, Any] = field(default_factory=dict)
 
 
@@ -56,7 +65,11 @@ class Definition(Protocol):
     def kind(self) -> str:
         """Name under which it is kept with the concepts."""
 
-    def define(self, section: Section, estimator: Estimator) -> Defined:
+    @property
+    def looks_around(self) -> bool:
+        """Whether its concepts may see the surroundings of a spot."""
+
+    def define(self, section: Section, estimator: Estimator, seen: Seen, context: ContextOption) -> Defined:
         """Names, vectors and members."""
 
 
@@ -86,6 +99,7 @@ class Layers:
     learn: bool
     kind: str
     params: dict[str, Any]
+    looks_around: bool = True
 
     @classmethod
     def of(
@@ -102,7 +116,7 @@ class Layers:
         """The labels of ``adata.obs[column]``; a boolean column is a mask."""
         values = obs_column(adata, column)
         if is_boolean(values):
-            return Masks(from_masks({column: values}, adata.n_obs).check())
+            return Masks(from_masks({column: values}, adata.n_obs).check(), learn)
         where = f"adata.obs[{column!r}]"
         keep = asked_for(groups, reference)
         labels = clean_labels(values, missing=missing, keep=keep, where=where, names_allowed=groups is not None)
@@ -113,32 +127,16 @@ class Layers:
         params: dict[str, Any] = {"groupby": column if kind == "groupby" else ""}
         params["reference"] = ", ".join(as_names(reference))
         params |= _asked(reference, missing)
-        learn = learn and kind == "groupby" and isinstance(reference, str) and reference == "rest"
+        learn = learn and isinstance(reference, str) and reference == "rest"
         return cls(column, labels, found.check(), learn, kind, params)
 
-    def define(self, section: Section, estimator: Estimator) -> Defined:
+    def define(self, section: Section, estimator: Estimator, seen: Seen, context: ContextOption) -> Defined:
         """A vector for each label."""
-        z, usable = _positions(section)
-        named, soft = self.membership, None
-        sides = [_sides(named, j, usable) for j in range(len(named.names))]
-        if self.learn and estimator.takes_weights:
-            soft, sides = self._learn(z, usable)
-        return Defined(named.names, _vectors(estimator, z, sides), named, soft, self.params)
-
-    def _learn(self, z: np.ndarray, usable: np.ndarray) -> tuple[SoftLabels, list[tuple[np.ndarray, np.ndarray]]]:
-        """Soft class weights of the usable spots, and the sides of each concept that follow from them."""
-        soft = soft_labels(z, self.labels.codes[usable], len(self.labels.names))
-        if soft.doubted:
-            warnings.warn(
-                f"Expression contradicts about {soft.label_error:.0%} of the labels in {self.column!r}; the concepts "
-                f"rest on what it says instead. obs[{KEYS.DISAGREEMENT!r}] marks the spots; unlabelled='ignore' takes "
-                "labels as given.",
-                UserWarning,
-                stacklevel=callers_level(),
-            )
-        total = soft.weights.sum(1)
+        if not self.learn:
+            return _of_members(self.membership, estimator, seen, context, learn=False, params=self.params)
         picked = [self.labels.names.index(n) for n in self.membership.names]
-        return soft, [(soft.weights[:, c], total - soft.weights[:, c]) for c in picked]
+        problem = Problem(self.labels.codes[seen.usable], len(self.labels.names), picked)
+        return _solve(self.membership, [problem], estimator, seen, context, learn=True, params=self.params)
 
 
 @dataclass(frozen=True)
@@ -146,14 +144,13 @@ class Masks:
     """Boolean spots, for each concept."""
 
     membership: Membership
+    learn: bool = False
     kind: str = "mask"
+    looks_around: bool = True
 
-    def define(self, section: Section, estimator: Estimator) -> Defined:
+    def define(self, section: Section, estimator: Estimator, seen: Seen, context: ContextOption) -> Defined:
         """A vector for each mask."""
-        z, usable = _positions(section)
-        named = self.membership
-        sides = [_sides(named, j, usable) for j in range(len(named.names))]
-        return Defined(named.names, _vectors(estimator, z, sides), named)
+        return _of_members(self.membership, estimator, seen, context, learn=self.learn, params={})
 
 
 @dataclass(frozen=True)
@@ -162,16 +159,16 @@ class Seeds:
 
     genes: Any
     kind: str = "genes"
+    looks_around: bool = False
 
-    def define(self, section: Section, estimator: Estimator) -> Defined:
+    def define(self, section: Section, estimator: Estimator, seen: Seen, context: ContextOption) -> Defined:
         """A vector for each set."""
         if estimator.follow is None:
             able = " or ".join(repr(e.name) for e in ESTIMATORS.values() if e.follow is not None)
             raise ValueError(f"Seed genes are a continuous target: use estimator={able}.")
         sets = _gene_sets(self.genes, section.encoder.var_names)
-        z, usable = _positions(section)
-        targets = _seed_expression(section, list(sets.values()))[usable]
-        return Defined(list(sets), np.stack([estimator.follow(z, t) for t in targets.T]))
+        targets = _seed_expression(section, list(sets.values()))[seen.usable]
+        return Defined(list(sets), np.stack([estimator.follow(seen.latent, t) for t in targets.T]))
 
 
 @dataclass(frozen=True)
@@ -180,8 +177,9 @@ class Vectors:
 
     vectors: Any
     kind: str = "vectors"
+    looks_around: bool = False
 
-    def define(self, section: Section, estimator: Estimator) -> Defined:
+    def define(self, section: Section, estimator: Estimator, seen: Seen, context: ContextOption) -> Defined:
         """As they are."""
         return Defined(*_given_vectors(self.vectors, section.encoder.n_latent))
 
@@ -216,16 +214,73 @@ def definition_of(
         kind = given[0]
         return Layers.of(adata, column, groups=groups, reference=reference, missing=missing, learn=learn, kind=kind)
     masks = mask if isinstance(mask, Mapping) else {"concept": mask}
-    return Masks(from_masks(masks, adata.n_obs).check())
+    return Masks(from_masks(masks, adata.n_obs).check(), learn)
 
 
-def _positions(section: Section) -> tuple[np.ndarray, np.ndarray]:
-    """Latent positions of the usable spots in float64, and which those are."""
-    found = section.embedding
-    return found.latent[found.usable].astype(np.float64), found.usable
+def _of_members(
+    named: Membership,
+    estimator: Estimator,
+    seen: Seen,
+    context: ContextOption,
+    *,
+    learn: bool,
+    params: dict[str, Any],
+) -> Defined:
+    """Each concept by itself: its inside against its outside."""
+    problems = [Problem(_sided(m), 2, [0]) for m in _columns(named, seen)]
+    return _solve(named, problems, estimator, seen, context, learn=learn, params=params)
 
 
-def _vectors(estimator: Estimator, z: np.ndarray, sides: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def _columns(named: Membership, seen: Seen) -> list[np.ndarray]:
+    return [column.astype(np.intp) for column in named.members[seen.usable].T]
+
+
+def _sided(member: np.ndarray) -> np.ndarray:
+    """Class 0 inside, 1 outside, -1 neither."""
+    return np.where(member < 0, -1, 1 - member)
+
+
+def _solve(
+    named: Membership,
+    problems: list[Problem],
+    estimator: Estimator,
+    seen: Seen,
+    context: ContextOption,
+    *,
+    learn: bool,
+    params: dict[str, Any],
+) -> Defined:
+    """Width, class weights and vectors of labellings; the concepts are those picked, in their order."""
+    sides = [_sides(named, j, seen.usable) for j in range(len(named.names))]
+    width, compared = seen.choose_width(context, problems)
+    embedding = seen.embedding(width)
+    soft = None
+    if learn:
+        soft = Soft.of(
+            [soft_labels(seen.latent, embedding, p.codes, p.n_classes, around=seen.around) for p in problems],
+            [p.picked for p in problems],
+        )
+        if estimator.takes_weights:
+            sides = soft.sides
+    vectors = _vectors(estimator, embedding, sides)
+    auroc = np.concatenate([_auroc(embedding, p) for p in problems])
+    kept: dict[str, Any] = {"context": width}
+    if compared:
+        kept["context_widths"] = np.array(list(compared), dtype=np.float64)
+        kept["context_auroc"] = np.array(list(compared.values()), dtype=np.float64)
+    if soft is not None:
+        kept["label_trust"] = soft.trust
+    if width == 0:
+        return Defined(named.names, vectors, named, soft, auroc=auroc, params=params | kept)
+    alone = _vectors(estimator, seen.latent, sides)
+    return Defined(named.names, seen.in_latent_units(vectors), named, soft, width, alone, auroc, params | kept)
+
+
+def _auroc(embedding: np.ndarray, problem: Problem) -> np.ndarray:
+    return held_out(embedding, problem.codes, problem.n_classes, random_folds(problem.codes, 0)).auroc[problem.picked]
+
+
+def _vectors(estimator: Estimator, z: np.ndarray, sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     return np.stack([estimator.function(z, inside, outside) for inside, outside in sides])
 
 

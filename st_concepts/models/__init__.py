@@ -11,6 +11,7 @@ from st_concepts.models._section import Section as Section
 from st_concepts.models._section import as_encoder as as_encoder
 from st_concepts.models._section import informative as informative
 from st_concepts.models._spot.vae import SpotVAE
+from st_concepts.models._surroundings import Surroundings as Surroundings
 
 # what other folders of the package need stands above as well; users need the names below
 __all__ = ["Encoder", "FirstLayer", "GeneVAE", "ImageVAE", "NotFittedError", "SpotVAE"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,12 +11,14 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from st_concepts._counts.elsewhere import callers_level
 from st_concepts._counts.frames import column
 from st_concepts._results import Result, gene_frame, writes
 from st_concepts._slots import KEYS, concept_slot
-from st_concepts.attribution import mean_gradient
+from st_concepts.attribution import concept_gradients
 from st_concepts.concepts import ConceptSet, defining_labels, read_concepts, reference_labels, score_frame
-from st_concepts.models import Section
+from st_concepts.models import Section, Surroundings
+from st_concepts.tl._surroundings import place_of
 
 
 @writes
@@ -24,6 +27,8 @@ def score_concepts(
     model: Any,
     *,
     concepts: AnnData | Mapping[str, Any] | ConceptSet,
+    section_key: str | None = None,
+    graph_key: str | None = None,
     layer: str | None = None,
     key_added: str = KEYS.CONCEPTS,
     score_key: str | None = None,
@@ -39,6 +44,8 @@ def score_concepts(
         The model that the concepts were made with.
     concepts
         The AnnData that ``stc.tl.concepts`` wrote into, or its ``uns["concepts"]``.
+    section_key, graph_key
+        Sections and neighbours of the spots, for concepts that see the surroundings: as in ``stc.tl.concepts``.
     layer
         Layer with the counts; by default that of the model.
     key_added, score_key
@@ -49,13 +56,19 @@ def score_concepts(
     Returns
     -------
     `None`, or the copy. Writes ``uns["concepts"]`` (the same concepts) and ``obsm["concept_score"]``. Scores are in the
-    units of the section of definition. ``obsm["concept_members"]`` is removed, or, where ``adata.obs`` has the
+    units of the section of definition; where concepts see the surroundings and there are no positions, they are those
+    of the spot alone. ``obsm["concept_members"]`` is removed, or, where ``adata.obs`` has the
     column that defined the concepts, made from that.
 
     Raises
     ------
     ValueError
         The concepts were made with another model (both fingerprints are named).
+
+    Warns
+    -----
+    UserWarning
+        The concepts see the surroundings, and there are no positions.
 
     Examples
     --------
@@ -75,15 +88,38 @@ def score_concepts(
     score_key = score_key or concept_slot(KEYS.SCORE, key_added)
     own = {"layer": section.layer or "", "key": key_added, "score_key": score_key}
     made = replace(made, params=made.params | own | {"section_key": getattr(encoder, "section_key", None) or ""})
-    score = score_frame(made, section.embedding.latent, adata.obs_names)
+    around = _surroundings(section, made, section_key, graph_key)
+    score = score_frame(made, section.embedding.latent, adata.obs_names, around)
     members = _labels_at_hand(adata, made)
-    gradient = gene_frame(mean_gradient(section, made), encoder.var_names, adata.var_names, made.labels)
+    gradients = {
+        made.slot(slot): gene_frame(values, encoder.var_names, adata.var_names, made.labels)
+        for slot, values in concept_gradients(section, made, around).items()
+    }
     return Result(
         obsm={score_key: score} | ({} if members is None else {made.slot(KEYS.MEMBERS): members}),
-        varm={made.slot(KEYS.GRADIENT): gradient},
+        varm=gradients,
         uns={key_added: made.to_uns()},
-        stale=[("obsm", made.slot(KEYS.MEMBERS))] if members is None else [],
+        stale=[("obsm", made.slot(KEYS.WEIGHT))]
+        + ([("obsm", made.slot(KEYS.MEMBERS))] if members is None else [])
+        + ([] if made.slot(KEYS.GRADIENT_ALONE) in gradients else [("varm", made.slot(KEYS.GRADIENT_ALONE))]),
     )
+
+
+def _surroundings(
+    section: Section, made: ConceptSet, section_key: str | None, graph_key: str | None
+) -> Surroundings | None:
+    """Neighbours of the spots, where the concepts look at them."""
+    if made.context is None:
+        return None
+    around = place_of(section, "auto", section_key=section_key, graph_key=graph_key).around
+    if around is None:
+        warnings.warn(
+            "These concepts see the surroundings of a spot, and there are no positions here: scored by what they see in "
+            "the spot alone. Put coordinates into adata.obsm['spatial'].",
+            UserWarning,
+            stacklevel=callers_level(),
+        )
+    return around
 
 
 def _labels_at_hand(adata: AnnData, made: ConceptSet) -> pd.DataFrame | None:
