@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from st_concepts._counts.stream import RowStream
 from st_concepts.stats._association import AssociationResult, association_test
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._graph import check_graph, section_codes, spatial_graph
@@ -13,7 +14,7 @@ from st_concepts.stats._ranks import auroc as auroc
 from st_concepts.stats._ranks import spearman as spearman
 from st_concepts.stats._ranks import top_overlap as top_overlap
 from st_concepts.stats._sections import CombinedResult, association_by_section, combine_sections
-from st_concepts.stats._sums import RowStream, Sums
+from st_concepts.stats._sums import Sums
 from st_concepts.stats._target import TARGETS as TARGETS
 from st_concepts.stats._target import Targets as Targets
 from st_concepts.stats._tiles import balanced_tiles
