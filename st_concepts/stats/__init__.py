@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from st_concepts._counts.stream import RowStream
 from st_concepts.stats._association import AssociationResult, association_test
+from st_concepts.stats._contrast import Contrast as Contrast
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._graph import check_graph as check_graph
 from st_concepts.stats._graph import section_codes as section_codes
@@ -21,7 +23,7 @@ from st_concepts.stats._ranks import top_overlap as top_overlap
 from st_concepts.stats._sections import CombinedResult as CombinedResult
 from st_concepts.stats._sections import association_by_section as association_by_section
 from st_concepts.stats._sections import combine_sections as combine_sections
-from st_concepts.stats._sums import RowStream, Sums
+from st_concepts.stats._sums import Sums
 from st_concepts.stats._target import TARGETS as TARGETS
 from st_concepts.stats._target import Targets as Targets
 from st_concepts.stats._tiles import balanced_tiles as balanced_tiles

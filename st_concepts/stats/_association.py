@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from st_concepts._counts.stream import Matrix, RowStream
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._null import NullModel, find_null, null_model
 from st_concepts.stats._statistics import Job, Target, run
-from st_concepts.stats._sums import Matrix, RowStream
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
+from st_concepts._counts.stream import Matrix
 from st_concepts.stats._graph import GraphKind, check_coords, check_graph, section_codes, spatial_graph
 from st_concepts.stats._null import NullModel, dense, register
 from st_concepts.stats._spectrum import Scheme, Spectrum, decompose, draw_section
-from st_concepts.stats._sums import Matrix, Sums
+from st_concepts.stats._sums import Sums
 from st_concepts.stats._tiles import balanced_tiles, tile_mean
 
 _MIN_SPOTS_PER_TILE = 4

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
 from st_concepts._counts.kind import is_sparse
+from st_concepts._counts.stream import Matrix, RowStream
 from st_concepts._registry import Registry
-from st_concepts.stats._sums import ColumnSums, Matrix, RowStream, Sums
+from st_concepts.stats._sums import ColumnSums, Sums
 
 if TYPE_CHECKING:
     from st_concepts.stats._statistics import Job

@@ -12,10 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri_exp
 from scipy.stats import t
 
+from st_concepts._counts.stream import Matrix, RowStream
 from st_concepts._distributed import all_reduce
 from st_concepts.stats._graph import section_codes
 from st_concepts.stats._null import Counter, Hits, NullModel, dense, register
-from st_concepts.stats._sums import Matrix, RowStream, Sums
+from st_concepts.stats._sums import Sums
 
 if TYPE_CHECKING:
     from st_concepts.stats._statistics import Job
@@ -203,6 +204,8 @@ class ShuffleCounter(Counter):
                         products += block[keep[first:last] - rows.start].astype(np.float64).T @ placed[first:last]
                 if X.shared:
                     (products,) = all_reduce(products)
+                if X.outer is not None:
+                    products -= np.outer(X.outer[1], X.outer[0][keep] @ placed)
                 # a gene that does not vary has no covariance, whatever rounding makes of it
                 found += (np.abs(products) * varies[:, None] >= limit[:, None]).sum(axis=1)
             return found

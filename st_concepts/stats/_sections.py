@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
+from st_concepts._counts.stream import Matrix, RowStream
 from st_concepts.stats._association import AssociationResult, Plan
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._null import NullModel
 from st_concepts.stats._statistics import Job, run
-from st_concepts.stats._sums import Matrix, RowStream
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from st_concepts._counts.stream import RowStream
 from st_concepts._distributed import all_reduce, rank, size
 from st_concepts.stats._null import Counter, Hits, NullModel
 from st_concepts.stats._permutation import PermutationNull
-from st_concepts.stats._sums import RowStream, Sums, accumulate
+from st_concepts.stats._sums import Sums, accumulate
 
 # bytes that nulls may gather of the genes at a time; beyond, the stream is read again for further genes
 GATHERED_BYTES = 512 * 2**20
@@ -104,7 +105,7 @@ class Genes:
         total: NDArray[np.float64],
         b: NDArray[np.float64],
     ) -> Genes:
-        """From the coefficients ``b`` ``(n_coef, m)`` of the genes; ``total`` is their plain sum of squares."""
+        """From the coefficients ``b`` ``(n_coef, m)`` of the genes; rounding is relative to ``total``."""
         varies = ss > _CONSTANT * total
         b[:, ~varies] = 0.0
         coef, null = target.coef, target.null
@@ -118,7 +119,7 @@ class Genes:
         """For a null whose blocks are the sections."""
         blocks = moments.centred_squares
         ss = blocks.sum(axis=0)
-        varies = ss > _CONSTANT * moments.squares.sum(axis=0)
+        varies = ss > _CONSTANT * moments.magnitude
         cross = moments.cross.transpose(2, 0, 1) * varies
         total = cross.sum(axis=1)
         return cls(genes, total, ss, varies, blocks * varies, total, lambda j: cross[j])
@@ -194,7 +195,7 @@ def _fill_range(job: Job, sums: Sums, genes: slice, n_null: int, counter: Counte
         return
     step = max(min(BLOCK_ENTRIES // max(len(target.coef), 1), -(-n_genes // (size() if shared else 1))), 1)
     parts = [slice(a, min(a + step, n_genes)) for a in range(0, n_genes, step)]
-    cross, total = sums.cross.sum(axis=0).T, sums.squares.sum(axis=0)
+    cross, total = sums.cross.sum(axis=0).T, sums.magnitude
     ss = sums.centred_squares.sum(axis=0)
     written = [*job.out.values(), *([] if job.empirical is None else [job.empirical])]
     for number, local in enumerate(parts):
@@ -203,7 +204,7 @@ def _fill_range(job: Job, sums: Sums, genes: slice, n_null: int, counter: Counte
             for values in written:  # the process whose part it is knows them
                 values[at, target.concepts] = 0.0
             continue
-        b = sums.coefficients(local)
+        b = sums.coefficients_of_genes(local, target.null.project)
         if b is None:
             raise ValueError(f"{type(sums).__name__} gives coefficients of some genes, but none of others.")
         part = Genes.from_coefficients(at, target, cross[:, local], ss[local], total[local], b)

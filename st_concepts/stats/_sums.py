@@ -3,59 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from st_concepts._counts.stream import Matrix, RowStream
 from st_concepts._distributed import all_reduce
-
-Matrix: TypeAlias = NDArray | sp.sparray | sp.spmatrix
-
-
-@dataclass(frozen=True)
-class RowStream:
-    """Expression that is read in batches of rows, as often as needed; stands for a matrix in `association_test`.
-
-    Attributes
-    ----------
-    shape
-        ``(n_obs, n_vars)``.
-    read
-        Starts a pass: yields slices of rows, ascending and without overlap, each with its CSR matrix.
-    shared
-        Several processes read a part of the rows each; their sums are added up. Otherwise a pass gives every row.
-
-    Examples
-    --------
-    >>> x = sp.random(10, 3, 0.5, format="csr", random_state=0)
-    >>> RowStream(x.shape, lambda: [(slice(0, 5), x[:5]), (slice(5, 10), x[5:])]).shape
-    (10, 3)
-    """
-
-    shape: tuple[int, int]
-    read: Callable[[], Iterable[tuple[slice, sp.csr_matrix]]]
-    shared: bool = False
-
-    @classmethod
-    def of(cls, X: Matrix | RowStream) -> RowStream:
-        """A matrix as a stream of one block; a stream as it is.
-
-        Raises
-        ------
-        ValueError
-            A matrix that is not two-dimensional, or holds NaN or infinite values.
-        """
-        if isinstance(X, RowStream):
-            return X
-        if not sp.issparse(X):
-            X = np.asarray(X)
-        if X.ndim != 2:
-            raise ValueError(f"X must have shape (n_obs, n_vars); got {X.shape}.")
-        block = sp.csr_matrix(X)
-        return cls(block.shape, lambda: [(slice(0, block.shape[0]), block)])
 
 
 class Sums:
@@ -81,6 +35,13 @@ class Sums:
         Sum of target times gene by section, ``(n_sections, n_genes, n_concepts)``.
     sums, squares
         Sum and sum of squares of each gene by section, ``(n_sections, n_genes)``.
+    magnitude
+        Sum of squares of each gene before anything cancelled, ``(n_genes,)``: rounding is relative to it.
+
+    Notes
+    -----
+    Where the stream has a rank-one part, `add` and `add_entries` meet the rows without it. All that is summed is linear
+    or quadratic in the rows, so it is taken off in `finish`, and from the coefficients in `coefficients_of_genes`.
     """
 
     def __init__(
@@ -93,6 +54,17 @@ class Sums:
         n_sections = len(present)
         self.cross = np.zeros((n_sections, n_genes, y.shape[1]))
         self.sums, self.squares = np.zeros((n_sections, n_genes)), np.zeros((n_sections, n_genes))
+        self.magnitude = np.zeros(n_genes)
+        # rank-one part of the stream, at the spots and genes of these sums, and the sum of its product with the rows
+        self._outer: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self._with_outer = np.zeros((0, n_genes))
+        self._projected: NDArray[np.float64] | None = None
+
+    def begin(self, outer: tuple[NDArray[np.float64], NDArray[np.float64]] | None, genes: slice) -> None:
+        """Before the first batch: the rank-one part of the stream."""
+        if outer is not None:
+            self._outer = outer[0][self.keep].astype(np.float64), outer[1][genes].astype(np.float64)
+            self._with_outer = np.zeros_like(self.sums)
 
     def add(self, rows: slice, block: sp.csr_matrix) -> None:
         """Add the spots of a batch, ``block`` in float64."""
@@ -100,32 +72,65 @@ class Sums:
         if first == last:
             return
         part = block if last - first == block.shape[0] else block[self.keep[first:last] - rows.start]
-        section, y = self.section[first:last], self.y[first:last]
+        self._add_by_section(slice(first, last), part)
+        self.add_entries(slice(first, last), part)
+
+    def _add_by_section(self, spots: slice, part: sp.csr_matrix) -> None:
+        """Sums, squares and products with the targets."""
+        section, y = self.section[spots], self.y[spots]
+        weights = [(self.squares, part.data**2), (self.sums, part.data)]
+        if self._outer is not None:
+            weights.append((self._with_outer, part.data * np.repeat(self._outer[0][spots], np.diff(part.indptr))))
         if len(self.section_size) == 1:
             self.cross[0] += part.T @ y
-            self.squares[0] += np.bincount(part.indices, part.data**2, self.n_genes)
-            self.sums[0] += np.bincount(part.indices, part.data, self.n_genes)
-        else:
-            for s in np.unique(section):
-                own = section == s
-                self.cross[s] += (part if own.all() else part[own]).T @ y[own]
-            flat = np.repeat(section, np.diff(part.indptr)) * self.n_genes + part.indices
-            np.add.at(self.squares.reshape(-1), flat, part.data**2)
-            np.add.at(self.sums.reshape(-1), flat, part.data)
-        self.add_entries(slice(first, last), part)
+            for total, values in weights:
+                total[0] += np.bincount(part.indices, values, self.n_genes)
+            return
+        for s in np.unique(section):
+            own = section == s
+            self.cross[s] += (part if own.all() else part[own]).T @ y[own]
+        flat = np.repeat(section, np.diff(part.indptr)) * self.n_genes + part.indices
+        for total, values in weights:
+            np.add.at(total.reshape(-1), flat, values)
 
     def add_entries(self, spots: slice, block: sp.csr_matrix) -> None:
         """Gather what else a null needs of the genes at ``spots``, positions within ``keep``."""
 
     def arrays(self) -> list[NDArray]:
         """What is added up over processes."""
-        return [self.cross, self.sums, self.squares]
+        return [self.cross, self.sums, self.squares, self._with_outer]
 
     def finish(self, *, shared: bool) -> None:
-        """After the last batch: sums over the processes."""
+        """After the last batch: sums over the processes, less the rank-one part."""
         if shared:
             for held, total in zip(self.arrays(), all_reduce(*self.arrays()), strict=True):
                 held[...] = total
+        self.magnitude = self.squares.sum(axis=0)
+        if self._outer is not None:
+            self._take_off(*self._outer)
+
+    def _take_off(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> None:
+        """The sums of rows less ``a`` times ``b``, from those of the rows."""
+        by_section = [np.bincount(self.section, v, len(self.section_size)) for v in (a, a**2)]
+        for s in range(len(self.section_size)):
+            own = self.section == s
+            self.cross[s] -= np.outer(b, a[own] @ self.y[own])
+        self.sums -= np.outer(by_section[0], b)
+        constant = np.outer(by_section[1], b**2)
+        self.magnitude = self.magnitude + constant.sum(axis=0)
+        self.squares += constant - 2 * b * self._with_outer
+
+    def coefficients_of_genes(
+        self, genes: slice, project: Callable[[Matrix], NDArray[np.float64]]
+    ) -> NDArray[np.float64] | None:
+        """`coefficients` of rows less the rank-one part; ``project`` is that of the null model."""
+        coef = self.coefficients(genes)
+        if coef is None or self._outer is None:
+            return coef
+        a, b = self._outer
+        if self._projected is None:
+            self._projected = np.asarray(project(a[:, None]), dtype=np.float64)
+        return coef - self._projected * b[genes]
 
     def coefficients(self, genes: slice) -> NDArray[np.float64] | None:
         """Coefficients ``(n_coef, m)`` of some genes of the range; `None` where the sums by section say all."""
@@ -164,6 +169,7 @@ class ColumnSums(Sums):
                 "This null model needs every spot of a gene at once, so several processes cannot share the rows. "
                 "Test in one process, or give the null model sums of its own."
             )
+        super().finish(shared=shared)
         empty = sp.csr_matrix((0, self.n_genes))
         held = sum(spots.stop - spots.start for spots, _ in self._parts)
         if held != len(self.keep):
@@ -181,6 +187,8 @@ def accumulate(stream: RowStream, moments: Iterable[Sums], genes: slice) -> None
     moments = list(moments)
     whole = genes.start == 0 and genes.stop == stream.shape[1]
     last = 0
+    for one in moments:
+        one.begin(stream.outer, genes)
     for rows, block in stream.read():
         if rows.start < last or block.shape != (rows.stop - rows.start, stream.shape[1]):
             raise ValueError(
