@@ -15,6 +15,7 @@ class _Keys(NamedTuple):
     SPATIAL: str = "spatial"
     LATENT: str = "X_stc"
     SCORE: str = "concept_score"
+    SCORE_ALONE: str = "concept_score_alone"
     MEMBERS: str = "concept_members"
     WEIGHT: str = "concept_weight"
     CROSS_FIT: str = "concept_score_crossfit"

@@ -111,6 +111,12 @@ class Expression:
 
         return RowStream(self.shape, read, shared, (made.a, made.b))
 
+    def feature_slope(self, usable: np.ndarray) -> np.ndarray:
+        """How much log-normalised expression rises with what `residuals` gives, float64 ``(n_vars,)``."""
+        if not self.is_counts:
+            return np.ones(self.shape[1])
+        return PearsonResiduals.of(self.totals, self._gene_totals(usable), usable).feature_slope(self.target_sum)
+
     def _gene_totals(self, usable: np.ndarray) -> np.ndarray:
         """Sum of each gene over the spots in ``usable``."""
         left_out = ~usable & (self.totals > 0)

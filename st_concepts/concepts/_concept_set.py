@@ -172,6 +172,11 @@ class ConceptSet:
         """Slot of this set: ``base`` itself for the set kept under ``"concepts"``, else named after its key."""
         return concept_slot(base, str(self.params.get("key", KEYS.CONCEPTS)))
 
+    @property
+    def alone_slots(self) -> list[tuple[str, str]]:
+        """What is written of concepts with a context only, which a set without leaves behind."""
+        return [("varm", self.slot(KEYS.GRADIENT_ALONE)), ("obsm", self.slot(KEYS.SCORE_ALONE))]
+
     def score(self, latent: np.ndarray, around: Averages | None = None) -> np.ndarray:
         """Concept scores ``(vector . mu - center) / scale``, float64 ``(n_obs, n_concepts)``.
 

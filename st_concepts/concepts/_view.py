@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,9 +55,14 @@ class ConceptView:
         Spots inside and outside each.
     scores
         float64 ``(n_obs, n_concepts)``.
+    alone
+        The same of what concepts see in the spot itself, which genes are tested against.
     gradient
-        Mean gradient of each score, float64 ``(n_vars, n_concepts)``, zero for genes that the model does not have;
+        Mean gradient of ``alone``, float64 ``(n_vars, n_concepts)``, zero for genes that the model does not have;
         `None` where it was not kept.
+    weights
+        How much each spot counts as inside when genes are ranked, float64 ``(n_obs, n_concepts)``; `None` where only
+        the members say so.
     """
 
     made: ConceptSet
@@ -64,7 +70,9 @@ class ConceptView:
     labels: list[str]
     members: Membership
     scores: np.ndarray
+    alone: np.ndarray
     gradient: np.ndarray | None
+    weights: np.ndarray | None
 
     @classmethod
     def read(cls, adata: AnnData, key: str, concepts: Sequence[str] | str | None, score_key: str | None) -> ConceptView:
@@ -74,13 +82,38 @@ class ConceptView:
         names, labels = [made.names[j] for j in chosen], [made.labels[j] for j in chosen]
         members = Membership(names, membership(adata, made).members[:, chosen])
         values = scores(adata, made, score_key).to_numpy(dtype=np.float64)[:, chosen]
-        frame = as_frame(adata.varm.get(made.slot(KEYS.GRADIENT)))
-        gradient = None
-        if frame is not None and set(labels) <= set(frame.columns):
-            gradient = np.nan_to_num(frame[labels].to_numpy(dtype=np.float64))
-        return cls(made, names, labels, members, values, gradient)
+        context = made.context is not None
+        alone = values
+        if context and score_key is None:
+            alone = scores(adata, made, made.slot(KEYS.SCORE_ALONE)).to_numpy(dtype=np.float64)[:, chosen]
+        gradient = _columns(adata.varm.get(made.slot(KEYS.GRADIENT_ALONE if context else KEYS.GRADIENT)), labels)
+        weights = _columns(adata.obsm.get(made.slot(KEYS.WEIGHT)), labels)
+        return cls(made, names, labels, members, values, alone, gradient, weights)
 
     @property
     def given_labels(self) -> np.ndarray:
         """1 inside, 0 outside, NaN neither, float64 ``(n_obs, n_concepts)``."""
         return np.where(self.members.members < 0, np.nan, self.members.members).astype(np.float64)
+
+    @property
+    def concept_pval(self) -> np.ndarray | None:
+        """That each concept is one, float64 ``(n_concepts,)``; `None` where that was not tested."""
+        stored = self.made.test.get("pval")
+        if stored is None:
+            return None
+        return np.asarray(stored, dtype=np.float64)[[self.made.index(n) for n in self.names]]
+
+    @property
+    def sides(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of each spot inside and outside, float64 ``(n_obs, n_concepts)``, for a ranking."""
+        if self.weights is None:
+            return self.members.inside.astype(np.float64), self.members.outside.astype(np.float64)
+        return self.weights, 1.0 - self.weights
+
+
+def _columns(stored: Any, labels: list[str]) -> np.ndarray | None:
+    """The columns of a frame, NaN as 0; `None` where it lacks one."""
+    frame = as_frame(stored)
+    if frame is None or not set(labels) <= set(frame.columns):
+        return None
+    return np.nan_to_num(frame[labels].to_numpy(dtype=np.float64))

@@ -24,6 +24,7 @@ from st_concepts.stats._sections import CombinedResult as CombinedResult
 from st_concepts.stats._sections import association_by_section as association_by_section
 from st_concepts.stats._sections import combine_sections as combine_sections
 from st_concepts.stats._sums import Sums
+from st_concepts.stats._target import RANKED as RANKED
 from st_concepts.stats._target import TARGETS as TARGETS
 from st_concepts.stats._target import Targets as Targets
 from st_concepts.stats._tiles import balanced_tiles as balanced_tiles

@@ -202,6 +202,8 @@ def _result(section: Section, made: ConceptSet, defined: Defined, place: Place) 
         str(made.params["score_key"]): score_frame(made, found.latent, adata.obs_names, around),
         made.slot(KEYS.MEMBERS): pd.DataFrame(named.members, index=index, columns=made.labels),
     }
+    if made.context is not None:
+        frames[made.slot(KEYS.SCORE_ALONE)] = score_frame(made, found.latent, adata.obs_names)
     if soft is not None:
         weights = np.zeros((adata.n_obs, len(made.names)), dtype=np.float32)
         weights[found.usable] = soft.weights
@@ -216,5 +218,5 @@ def _result(section: Section, made: ConceptSet, defined: Defined, place: Place) 
         uns={str(made.params["key"]): made.to_uns()},
         stale=[("obs", made.slot(KEYS.DISAGREEMENT))]
         + ([] if soft is not None else [("obsm", made.slot(KEYS.WEIGHT))])
-        + ([] if made.context is not None else [("varm", made.slot(KEYS.GRADIENT_ALONE))]),
+        + ([] if made.context is not None else made.alone_slots),
     )

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import scipy.sparse as sp
 from anndata import AnnData
 
 from st_concepts._counts.expression import Expression, SideSums
@@ -17,13 +16,13 @@ from st_concepts._distributed import size
 from st_concepts._names import check_filled
 from st_concepts._results import Result, writes
 from st_concepts._slots import KEYS, concept_slot
-from st_concepts.concepts import DOUBT_ABOVE, ConceptView
+from st_concepts.concepts import ConceptView
 from st_concepts.models import informative
 from st_concepts.stats import (
+    RANKED,
     TARGETS,
-    AssociationResult,
+    Contrast,
     NullModel,
-    RowStream,
     Targets,
     association_by_section,
     association_test,
@@ -154,19 +153,22 @@ def rank_genes_concepts(
     layer = made.layer if layer is None else layer
     data = Expression.open(adata, layer, float(made.params["target_sum"]))
     usable = informative(data.totals)
-    doubted = float(made.params.get("label_error", 0.0)) > DOUBT_ABOVE
     defined = made.params["kind"] in ("groupby", "mask")
-    targets = Targets.choose(target, view.scores, view.given_labels, usable, defined=defined, doubted=doubted)
+    targets = Targets.choose(target, view.alone, view.given_labels, usable, defined=defined)
     # one count of a nearly empty spot, scaled to full depth, would outweigh a layer
     sides = SideSums(view.members.inside & usable[:, None], view.members.outside & usable[:, None], adata.n_vars)
-    x = _stream(data, sides, hold=model_null.rereads and n_null > 0)
-    tests: dict[str, Any] = {"null": model_null, "own_weights": targets.own_weights(view.gradient)}
+    contrast = _contrast(view, targets, usable, found.codes, adata.n_vars)
+    x = contrast.watching(data.residuals(usable, sides=sides))
+    if model_null.rereads and n_null > 0 and size() == 1 and data.shape[0] <= _HOLD_BELOW:
+        x = x.held()
+    tests: dict[str, Any] = {"null": model_null, "own_weights": _own_weights(view, targets, data, usable)}
     tested = association_test(x, targets.tested, **tests, n_null=n_null, seed=seed)
     agreed = association_by_section(x, targets.tested, **tests)[1] if model_null.draws and found.several else None
     ranking = Ranking(
         view,
         tested,
-        statistic=_statistic(x, targets, tested, found.codes) if saliency is None else saliency,
+        statistic=_statistic(contrast, targets) if saliency is None else saliency,
+        concept_pval=view.concept_pval if targets.tested_by == "score" and defined else None,
         sides=sides.result(),
         agreed=agreed,
         params={
@@ -186,8 +188,8 @@ def _how(targets: Targets, null: NullModel, found: Sections, graph_key: str | No
     """What was tested against what, in a form that files keep."""
     return {
         "null": null.name,
-        "target": np.array(targets.kinds, dtype=object),
-        "score_auroc": np.nan_to_num(targets.separation, nan=-1.0),
+        "target": targets.tested_by,
+        "ranked_by": RANKED[targets.ranked_by],
         "section_key": found.key,
         "section_source": found.how,
         "graph_key": graph_key or "",
@@ -195,22 +197,26 @@ def _how(targets: Targets, null: NullModel, found: Sections, graph_key: str | No
     }
 
 
-def _stream(data: Expression, sides: SideSums, *, hold: bool) -> RowStream:
-    """The expression; held where shuffled copies will meet every spot and there are few."""
-    x = RowStream(data.shape, sides.watching(data.read), shared=size() > 1)
-    if hold and size() == 1 and data.shape[0] <= _HOLD_BELOW:
-        return RowStream.of(sp.vstack([block for _, block in x.read()], format="csr"))
-    return x
+def _contrast(view: ConceptView, targets: Targets, usable: np.ndarray, sections: np.ndarray, n_vars: int) -> Contrast:
+    inside, outside = (side * usable[:, None] for side in view.sides)
+    if targets.ranked_by == "label":
+        inside, outside = (
+            (side & usable[:, None]).astype(float) for side in (view.members.inside, view.members.outside)
+        )
+    return Contrast(inside, outside, np.where(usable[:, None], view.scores, np.nan), sections, n_vars)
 
 
-def _statistic(x: RowStream, targets: Targets, tested: AssociationResult, sections: np.ndarray) -> np.ndarray:
-    """What genes are ranked by: their correlation with the target, or with the mean of score and label."""
-    both, mean = targets.ranked_by_both()
-    if not both.size:
-        return tested.correlation
-    statistic = tested.correlation.copy()
-    statistic[:, both] = association_test(x, mean, "none", sections=sections).correlation
-    return statistic
+def _statistic(contrast: Contrast, targets: Targets) -> np.ndarray:
+    if targets.ranked_by == "score":
+        return contrast.correlation()
+    return contrast.welch() if targets.ranked_by == "label" else contrast.both()
+
+
+def _own_weights(view: ConceptView, targets: Targets, data: Expression, usable: np.ndarray) -> np.ndarray | None:
+    """A gene is tested against the score less its own part of it, in units of what is tested."""
+    if targets.tested_by == "label" or view.gradient is None:
+        return None
+    return view.gradient * data.feature_slope(usable)[:, None]
 
 
 def _saliency(adata: AnnData, key: str, labels: list[str]) -> np.ndarray:

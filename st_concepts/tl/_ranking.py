@@ -12,7 +12,7 @@ from anndata import AnnData
 from st_concepts._results import Result
 from st_concepts._slots import KEYS, concept_slot, safe_labels
 from st_concepts.concepts import ConceptView, Membership
-from st_concepts.stats import AssociationResult, CombinedResult
+from st_concepts.stats import AssociationResult, CombinedResult, fdr_bh
 
 # of an earlier ranking, which they would outlive
 OPTIONAL_TABLES = ("pval_empirical", "z_combined", "n_sections", "sign_consistency")
@@ -36,6 +36,8 @@ class Ranking:
         Agreement of the sections, where there are several.
     params
         How it was done.
+    concept_pval
+        That each concept is one, ``(n_concepts,)``, where genes are tested against its score; else `None`.
     """
 
     view: ConceptView
@@ -44,12 +46,25 @@ class Ranking:
     sides: tuple[np.ndarray, np.ndarray, np.ndarray]
     agreed: CombinedResult | None
     params: dict[str, Any]
+    concept_pval: np.ndarray | None = None
+
+    @property
+    def pval(self) -> np.ndarray:
+        """That the gene is a marker of the layer: the larger p of the concept and of the gene (intersection-union)."""
+        return self.tested.pval if self.concept_pval is None else np.maximum(self.tested.pval, self.concept_pval)
+
+    @property
+    def qval(self) -> np.ndarray:
+        """Benjamini-Hochberg of `pval` within the concept."""
+        return self.tested.qval if self.concept_pval is None else fdr_bh(self.pval, axis=0)
 
     def tables(self) -> dict[str, np.ndarray]:
         """Genes x concepts, by name."""
         lfc, pct_in, pct_out = (v.T for v in self.sides)
-        names = ("z", "pval", "pval_greater", "qval", "qval_all")
-        out = {name: getattr(self.tested, name) for name in names}
+        out = {"z": self.tested.z, "pval": self.pval, "pval_greater": self.tested.pval_greater}
+        out |= {"qval": self.qval, "qval_all": fdr_bh(self.pval), "pval_programme": self.tested.pval}
+        if self.concept_pval is not None:
+            out["pval_greater"] = np.maximum(self.tested.pval_greater, self.concept_pval)
         out |= {"lfc": lfc, "pct_in": pct_in, "pct_out": pct_out}
         if self.tested.pval_empirical is not None:
             out["pval_empirical"] = self.tested.pval_empirical
@@ -90,8 +105,8 @@ class Ranking:
             "names": (np.broadcast_to(np.asarray(var_names, dtype=object)[:, None], self.statistic.shape), "O"),
             "scores": (np.nan_to_num(self.statistic), "float32"),
             "logfoldchanges": (self.sides[0].T, "float32"),
-            "pvals": (self.tested.pval, "float64"),
-            "pvals_adj": (self.tested.qval, "float64"),
+            "pvals": (self.pval, "float64"),
+            "pvals_adj": (self.qval, "float64"),
         }
         dtype = {key: [(name, kind) for name in self.view.names] for key, (_, kind) in fields.items()}
         return {

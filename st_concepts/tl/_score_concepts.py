@@ -95,13 +95,18 @@ def score_concepts(
         made.slot(slot): gene_frame(values, encoder.var_names, adata.var_names, made.labels)
         for slot, values in concept_gradients(section, made, around).items()
     }
+    frames = {score_key: score}
+    if made.context is not None:
+        frames[made.slot(KEYS.SCORE_ALONE)] = score_frame(made, section.embedding.latent, adata.obs_names)
+    if members is not None:
+        frames[made.slot(KEYS.MEMBERS)] = members
     return Result(
-        obsm={score_key: score} | ({} if members is None else {made.slot(KEYS.MEMBERS): members}),
+        obsm=frames,
         varm=gradients,
         uns={key_added: made.to_uns()},
         stale=[("obsm", made.slot(KEYS.WEIGHT))]
         + ([("obsm", made.slot(KEYS.MEMBERS))] if members is None else [])
-        + ([] if made.slot(KEYS.GRADIENT_ALONE) in gradients else [("varm", made.slot(KEYS.GRADIENT_ALONE))]),
+        + ([] if made.context is not None else made.alone_slots),
     )
 
 
@@ -114,8 +119,8 @@ def _surroundings(
     around = place_of(section, "auto", section_key=section_key, graph_key=graph_key).around
     if around is None:
         warnings.warn(
-            "These concepts see the surroundings of a spot, and there are no positions here: scored by what they see in "
-            "the spot alone. Put coordinates into adata.obsm['spatial'].",
+            "These concepts see the surroundings of a spot, and there are no positions here: scored by what they see "
+            "in the spot alone. Put coordinates into adata.obsm['spatial'].",
             UserWarning,
             stacklevel=callers_level(),
         )
