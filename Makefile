@@ -19,9 +19,11 @@ endif
 demo: $(STAMP)
 	$(BIN)/st-concepts demo --out $(OUT)
 
-# a worker a core, one thread each: deterministic, and quicker than one process with many threads
+# a worker a core, one thread each: deterministic, and quicker than one process with many threads. A file stays with
+# one worker (see tests/conftest.py), and the order is that of tests/conftest.py: what takes longest goes first
 test: $(STAMP)
-	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 \
+		--dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -5,14 +5,32 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Generator
+from pathlib import Path
+
+# before anything is imported that reads them. A compiled loop of scanpy with two threads leaves two to torch as well,
+# which then waits for them longer than it computes
+for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
 
 import matplotlib
+import numpy as np
 import pytest
 from anndata import AnnData
 
+import st_concepts as stc
 from st_concepts import datasets
 
 matplotlib.use("Agg")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With workers, a file's tests go to one of them, since they share fixtures; what takes longest goes first."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(Path(__file__).parent))))
+    longest = {item.path for item in items if item.get_closest_marker("real_data") is not None}
+    items.sort(key=lambda item: item.path not in longest)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -57,6 +75,16 @@ def mob2() -> AnnData:
 def mob11() -> AnnData:
     """A fresh copy of replicate 11."""
     return _real(11)
+
+
+@pytest.fixture(scope="session")
+def fitted_bulb() -> tuple[AnnData, stc.SpotVAE]:
+    """Replicate 11, genes seen in at least 20 spots, and the default model; layers are concepts. Copy it."""
+    adata = _real(11)
+    adata = adata[:, np.asarray((adata.X > 0).sum(0)).ravel() >= 20].copy()
+    model = stc.SpotVAE(adata, seed=0).fit(progress=False)
+    stc.tl.concepts(adata, model, groupby="layer")
+    return adata, model
 
 
 @functools.cache

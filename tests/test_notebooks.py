@@ -44,7 +44,7 @@ def quicker(path: Path, folder: Path) -> Path:
 
 @pytest.mark.real_data
 @pytest.mark.filterwarnings("default")  # those of the notebook machinery; the kernel has filters of its own
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=pytest.mark.xdist_group(p.stem)) for p in NOTEBOOKS])
 def test_runs(path: Path, tmp_path: Path) -> None:
     if "mouse_olfactory_bulb(" in path.read_text(encoding="utf-8") and not datasets.bulb_at_hand():
         pytest.skip(

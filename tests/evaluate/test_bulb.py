@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import pytest
-import scanpy as sc
 
 import st_concepts as stc
 
-pytestmark = pytest.mark.real_data
+pytestmark = [pytest.mark.real_data, pytest.mark.xdist_group("bulb")]
 LAYERS = ["ONL", "GL", "OPL", "MCL", "GCL"]
 
 
 @pytest.fixture(scope="module")
-def fitted():
-    if not stc.datasets.bulb_at_hand(11):
-        pytest.skip("replicate 11 of the olfactory bulb is not on this machine: set ST_CONCEPTS_DATA")
-    adata = stc.datasets.mouse_olfactory_bulb(11)
-    sc.pp.filter_genes(adata, min_cells=20)
-    model = stc.SpotVAE(adata).fit(progress=False)
-    stc.tl.concepts(adata, model, groupby="layer")
+def fitted(fitted_bulb):
+    adata, model = fitted_bulb[0].copy(), fitted_bulb[1]
     stc.tl.saliency(adata, model)
     return adata, model
 

@@ -17,7 +17,7 @@ SMALL = {"n_latent": 8, "channels": (8, 16), "hidden": (32,)}
 @pytest.fixture(scope="module")
 def fitted():
     adata = stc.datasets.simulated_bulb(n_obs=200, n_vars=200, n_markers=15, n_smooth=10, seed=0)
-    return adata, stc.GeneVAE(adata, **SMALL).fit(progress=False)
+    return adata, stc.GeneVAE(adata, **SMALL).fit(max_epochs=15, progress=False)
 
 
 @pytest.fixture

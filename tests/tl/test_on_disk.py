@@ -136,7 +136,7 @@ def test_spatial_folds(simulated, kind, tmp_path):
 
 def test_the_gene_view(tmp_path):
     memory = stc.datasets.simulated_bulb(n_obs=120, n_vars=150, n_markers=10, seed=0)
-    model = stc.GeneVAE(memory, n_latent=4).fit(max_epochs=1, progress=False)
+    model = stc.GeneVAE(memory, n_latent=4, channels=(8,), hidden=(16,)).fit(max_epochs=1, progress=False)
     sections = [memory]
     for kind in ("backed", "lazy zarr"):
         sections.append(on_disk(memory, kind, tmp_path))

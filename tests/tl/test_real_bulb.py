@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 import st_concepts as stc
 
-pytestmark = pytest.mark.real_data
+pytestmark = [pytest.mark.real_data, pytest.mark.xdist_group("bulb")]
 
 LAYERS = ["ONL", "GL", "OPL", "MCL", "GCL"]
 # genes of which at least so many are among the ten with the highest integrated gradients
@@ -21,19 +21,11 @@ KNOWN = {
     "ONL": (3, {"Omp", "S100a5", "Kctd12", "Fabp7", "Frzb", "Apod", "Gng13"}),
     "GL": (1, {"Th", "Calb2", "Nrsn1", "Trh", "Id3"}),
 }
-_memo: dict[str, tuple[AnnData, stc.SpotVAE]] = {}
 
 
 @pytest.fixture
-def bulb(mob11: AnnData) -> tuple[AnnData, stc.SpotVAE]:
-    """Replicate 11, genes seen in at least 20 spots, with the default model and the layers as concepts."""
-    if not _memo:
-        sc.pp.filter_genes(mob11, min_cells=20)
-        model = stc.SpotVAE(mob11, seed=0).fit(progress=False)
-        stc.tl.concepts(mob11, model, groupby="layer")
-        _memo["bulb"] = mob11, model
-    adata, model = _memo["bulb"]
-    return adata.copy(), model
+def bulb(fitted_bulb: tuple[AnnData, stc.SpotVAE]) -> tuple[AnnData, stc.SpotVAE]:
+    return fitted_bulb[0].copy(), fitted_bulb[1]
 
 
 def _aurocs(adata: AnnData) -> np.ndarray:
