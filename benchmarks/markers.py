@@ -38,8 +38,8 @@ from benchmarks import recovery as pieces
 from benchmarks._common import OUT, environment, table, write_json
 from benchmarks.recovery import recovery, statistic, top, wilcoxon, wrong
 from st_concepts._counts.features import log_normalize
+from st_concepts._counts.split import thin
 from st_concepts._slots import KEYS, safe_labels
-from st_concepts.models._spot.thin import thin
 
 MIN_SPOTS = 20  # genes seen in fewer are left out
 MIN_LABELLED = 3  # labels with fewer spots count as unlabelled

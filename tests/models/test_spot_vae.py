@@ -15,9 +15,9 @@ from scipy import stats
 
 import st_concepts as stc
 from st_concepts._counts.features import log_normalize
+from st_concepts._counts.split import thin
 from st_concepts.models import Encoder, NotFittedError, SpotVAE
 from st_concepts.models._spot import fit as _fit
-from st_concepts.models._spot.thin import thin
 
 
 def _toy(n: int = 60, g: int = 25, seed: int = 0, sections: int = 0) -> AnnData:
