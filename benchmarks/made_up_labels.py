@@ -11,7 +11,7 @@ The model is fitted once a section; only concepts and rankings are made anew. Wi
 Shifted or turned copies of a section's own annotation are not among them: where layers run side by side, a copy still
 follows their axis, and what is found for it is no error.
 
-    python -m benchmarks.made_up_labels [--sections F.h5ad ... | FOLDER] [--only MOB_rep11] [--seeds 3]
+    python -m benchmarks.made_up_labels [--sections F.h5ad ... | FOLDER] [--only MOB_rep11] [--seeds 2]
         [--kinds stripes] [--few 20 5] [--each] [--start-only] [--json out.json]
 """
 
@@ -139,7 +139,7 @@ def summary(rows: Sequence[dict[str, Any]], by: Sequence[str] = ("labels", "meth
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--seeds", type=int, default=3, help="annotations of each kind")
+    parser.add_argument("--seeds", type=int, default=2, help="annotations of each kind")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--few", type=int, nargs="*", default=FEW, help="labels a group, beside all")
     parser.add_argument("--start-only", action="store_true", help="look at the warm start, without training")
