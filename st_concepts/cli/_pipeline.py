@@ -72,7 +72,8 @@ def drop_results(adata: AnnData) -> list[str]:
 
     Counts that were split stay: they are what a run reads, and their groups were found in them.
     """
-    return remove(adata, [slot for slot in found_slots(adata) if slot not in split_found(adata)])
+    kept = split_found(adata)
+    return remove(adata, [slot for slot in found_slots(adata) if slot not in kept])
 
 
 def top_salient(adata: AnnData, n: int) -> dict[str, list[str]]:

@@ -19,6 +19,7 @@ from sklearn.cluster import KMeans
 import st_concepts as stc
 from st_concepts._counts.split import estimate_overdispersion
 from st_concepts._results import found_slots, remove
+from st_concepts.cli import main
 from st_concepts.cli._pipeline import drop_results
 
 CLUSTER, TEST = "counts_cluster", "counts_test"
@@ -248,3 +249,17 @@ def test_groups_without_structure_are_none_in_the_other_part() -> None:
     # 600 genes at 5%: a standard error of 0.9%
     assert np.mean(held_out) == pytest.approx(0.05, abs=0.025)
     assert np.mean(binomial) > 2 * np.mean(held_out)
+
+
+def test_a_run_reads_the_part_that_it_is_told(tmp_path: Path) -> None:
+    adata = stc.datasets.simulated_bulb(n_obs=80, n_vars=100, seed=0)
+    stc.pp.split_counts(adata)
+    source, out = tmp_path / "a.h5ad", tmp_path / "out.h5ad"
+    adata.write_h5ad(source)
+    options = ["--layer", TEST, "--groupby", "layer", "--max-epochs", "0", "--n-latent", "3", "--null", "none"]
+    with pytest.raises(SystemExit) as left:
+        main(["run", str(source), *options, "--out", str(out)])
+    assert left.value.code == 0
+    back = ad.read_h5ad(out)
+    assert back.uns["concepts"]["params"]["layer"] == TEST
+    assert (back.layers[CLUSTER] != adata.layers[CLUSTER]).nnz == 0
