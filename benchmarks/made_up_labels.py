@@ -127,11 +127,12 @@ def run(
 
 
 def summary(rows: Sequence[dict[str, Any]], by: Sequence[str] = ("labels", "method")) -> list[dict[str, Any]]:
-    """Means over annotations; a list counts as much as another."""
+    """Means over lists, each counting the same; ``any list`` is the share of annotations with a gene on any list."""
     out = []
     for key, group in pd.DataFrame(rows).groupby(list(by), sort=False):
         weights = group["n lists"]
         means = {c: float(np.average(group[c], weights=weights)) for c in ("p < .05", "lists", "genes a list")}
+        means["any list"] = float((group["lists"] > 0).mean())
         out.append(dict(zip(by, key, strict=True)) | means | {"n lists": int(weights.sum())})
     return out
 
