@@ -36,13 +36,12 @@ from anndata import AnnData
 import st_concepts as stc
 from benchmarks import recovery as pieces
 from benchmarks._common import OUT, environment, table, write_json
+from benchmarks._sections import prepare, read, seen
 from benchmarks.recovery import recovery, statistic, top, wilcoxon, wrong
 from st_concepts._counts.features import log_normalize
+from st_concepts._counts.split import thin
 from st_concepts._slots import KEYS, safe_labels
-from st_concepts.models._spot.thin import thin
 
-MIN_SPOTS = 20  # genes seen in fewer are left out
-MIN_LABELLED = 3  # labels with fewer spots count as unlabelled
 FEW = (20, 10, 5, 3)
 WRONG = (0.2, 0.4)
 THINNED = "10% counts"
@@ -51,43 +50,15 @@ THINNED = "10% counts"
 Methods = Callable[[np.ndarray], Iterator[tuple[str, np.ndarray]]]
 
 
-def _read(path: Path) -> AnnData:
-    try:
-        return stc.io.read(path)
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from None
-
-
 def load(path: Path | None, label: str, layer: str | None) -> tuple[str, AnnData]:
-    """Counts as CSR in ``X``, labels as strings in ``obs["label"]`` (`None` where unknown), positions."""
+    """Name and section of a file, or else of what is at hand."""
     if path is not None:
-        name, adata = path.name, _read(path)
+        name, adata = path.name, read(path)
     elif stc.datasets.bulb_at_hand(11):
         name, adata = "bulb, replicate 11", stc.datasets.mouse_olfactory_bulb(11)
     else:
         name, adata = "simulated bulb", stc.datasets.simulated_bulb(n_obs=600, n_vars=1500, unlabelled=0.05)
-    if label not in adata.obs:
-        raise SystemExit(f"{name} has no column {label!r} in obs; it has: {', '.join(adata.obs)}. Pass --label.")
-    if layer is not None and layer not in adata.layers:
-        raise SystemExit(f"{name} has no layer {layer!r}; it has: {', '.join(adata.layers) or 'none'}.")
-    if KEYS.SPATIAL not in adata.obsm:
-        raise SystemExit(f"{name} has no obsm['spatial'].")
-    counts = sp.csr_matrix(adata.X if layer is None else adata.layers[layer]).astype(np.float32)
-    if counts.data.size and (counts.data.min() < 0 or (counts.data % 1).any()):
-        raise SystemExit(f"{name}: raw counts are needed, these are not whole numbers; name the right --layer.")
-    column = adata.obs[label]
-    out = AnnData(
-        counts,
-        obs=pd.DataFrame(index=adata.obs_names),
-        var=pd.DataFrame(index=adata.var_names),
-        obsm={KEYS.SPATIAL: np.asarray(adata.obsm[KEYS.SPATIAL])[:, :2].astype(np.float64)},
-    )
-    out.obs["label"] = column.astype(str).astype(object).where(column.notna(), None)
-    out.var_names_make_unique()
-    order = list(column.cat.categories.astype(str)) if isinstance(column.dtype, pd.CategoricalDtype) else []
-    n = out.obs["label"].value_counts()
-    out.uns["labels"] = [v for v in (order or sorted(n.index)) if n.get(v, 0) >= MIN_LABELLED]
-    return name, out
+    return name, prepare(name, adata, label, layer)
 
 
 def normalized(counts: sp.csr_matrix) -> sp.csr_matrix:
@@ -293,7 +264,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
 
     name, adata = load(args.data, args.label, args.layer)
-    adata = adata[:, np.asarray((adata.X > 0).sum(0)).ravel() >= MIN_SPOTS].copy()
+    adata = seen(adata)
     names, reference = list(adata.uns["labels"]), None
     if args.reference is not None:
         other, reference = load(args.reference, args.label, args.layer)

@@ -21,7 +21,7 @@ from scipy.stats import rankdata
 import st_concepts as stc
 from benchmarks._common import write_json
 from st_concepts._counts.features import log_normalize
-from st_concepts.models._spot.thin import thin
+from st_concepts._counts.split import thin
 
 TOP = 50
 LAYERS = ["ONL", "GL", "OPL", "MCL", "GCL"]

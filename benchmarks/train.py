@@ -25,8 +25,8 @@ from anndata import AnnData
 
 import st_concepts as stc
 from benchmarks._common import environment, table, write_json
+from st_concepts._counts.split import thin
 from st_concepts.models._spot.likelihood import nb_log_prob
-from st_concepts.models._spot.thin import thin
 
 _LEAST_MOLECULES = 100  # spots below are not tissue
 _MIN_SPOTS = 20  # genes seen in fewer are left out

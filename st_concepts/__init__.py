@@ -8,7 +8,20 @@ from typing import Any
 __version__ = "0.1.0"
 
 # public name -> module that holds it; imported on first use so that `import st_concepts` stays fast
-_SUBMODULES = ("attribution", "concepts", "datasets", "evaluate", "get", "io", "models", "pl", "report", "stats", "tl")
+_SUBMODULES = (
+    "attribution",
+    "concepts",
+    "datasets",
+    "evaluate",
+    "get",
+    "io",
+    "models",
+    "pl",
+    "pp",
+    "report",
+    "stats",
+    "tl",
+)
 _NAMES = {"SpotVAE": "models", "GeneVAE": "models", "from_scvi": "models._scvi"}
 
 __all__ = ["__version__", *_SUBMODULES, *_NAMES]

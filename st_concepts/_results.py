@@ -118,6 +118,7 @@ _PARTS = ("obs", "obsm", "varm", "layers", "uns")
 _SET = {"names", "vectors", "center", "scale", "model", "params"}
 _RANKING = {"null", "target", "concepts", "model"}
 _SALIENCY = {"method", "model", "path"}
+_SPLIT = {"fraction", "overdispersion", "estimated"}
 
 
 def found_slots(adata: AnnData) -> list[tuple[str, str]]:
@@ -126,7 +127,7 @@ def found_slots(adata: AnnData) -> list[tuple[str, str]]:
     Results under names that the user chose are found through their entry in ``uns``; an embedding or a cross-fitted
     score under another name has none, and stays.
     """
-    exact: set[tuple[str, str]] = set()
+    exact: set[tuple[str, str]] = split_found(adata)
     begin: set[tuple[str, str]] = set()
 
     def add(into: set[tuple[str, str]], table: Mapping[str, tuple[str, ...]], key: str = KEYS.CONCEPTS) -> None:
@@ -156,6 +157,16 @@ def found_slots(adata: AnnData) -> list[tuple[str, str]]:
         if slot is not None
         and ((part, slot) in exact or any(p == part and str(slot).startswith(f"{b}_") for p, b in begin))
     ]
+
+
+def split_found(adata: AnnData) -> set[tuple[str, str]]:
+    """Slots of `stc.pp.split_counts`, whether they are there or not."""
+    found: set[tuple[str, str]] = set()
+    for key, entry in adata.uns.items():
+        if set(_mapping(_mapping(entry).get("params"))) >= _SPLIT:
+            layers = [("layers", str(name)) for name in entry.get("layers", ())]
+            found |= {("uns", key), ("varm", key), *layers}
+    return found
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

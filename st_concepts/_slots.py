@@ -31,6 +31,8 @@ class _Keys(NamedTuple):
     # uns
     CONCEPTS: str = "concepts"
     GENE_CONCEPTS: str = "gene_concepts"
+    # what both parts of split counts begin with
+    COUNTS: str = "counts"
     RANK: str = "rank_genes_concepts"
 
 
@@ -87,3 +89,14 @@ def concept_slot(base: str, key_added: str = KEYS.CONCEPTS) -> str:
     if key_added == KEYS.CONCEPTS:
         return base
     return base.replace("concepts" if "concepts" in base else "concept", key_added, 1)
+
+
+def split_slots(key_added: str = KEYS.COUNTS) -> tuple[str, str, str]:
+    """Layers for the two parts of split counts, and the slot that says how they were made.
+
+    Examples
+    --------
+    >>> split_slots()
+    ('counts_cluster', 'counts_test', 'counts_split')
+    """
+    return f"{key_added}_cluster", f"{key_added}_test", f"{key_added}_split"

@@ -17,7 +17,7 @@ LEVELS = [
     {"_slots", "_names", "_distributed", "_log", "_files", "_registry", "_spreadsheet"},
     {"_counts"},
     {"_results"},
-    {"io", "stats"},
+    {"io", "pp", "stats"},
     {"datasets", "models"},
     {"concepts"},
     {"attribution"},

@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from importlib.resources import files
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -70,9 +71,9 @@ def test_the_package_says_that_it_is_typed() -> None:
     assert (files("st_concepts") / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("name", stc.tl.__all__)
-def test_tools_can_write_elsewhere_or_into_a_copy(name: str) -> None:
-    parameters = inspect.signature(getattr(stc.tl, name)).parameters
+@pytest.mark.parametrize(("room", "name"), [(room, name) for room in (stc.pp, stc.tl) for name in room.__all__])
+def test_tools_can_write_elsewhere_or_into_a_copy(room: ModuleType, name: str) -> None:
+    parameters = inspect.signature(getattr(room, name)).parameters
     for option in ("key_added", "copy"):
         assert parameters[option].kind is inspect.Parameter.KEYWORD_ONLY
     assert parameters["copy"].default is False

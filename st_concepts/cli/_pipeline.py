@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from st_concepts import get, pl, tl
 from st_concepts._counts.sections import sections_of
-from st_concepts._results import found_slots, remove
+from st_concepts._results import found_slots, remove, split_found
 from st_concepts._slots import KEYS, saliency_layer
 from st_concepts.cli._errors import say
 from st_concepts.concepts import read_concepts
@@ -68,8 +68,12 @@ def analyse(adata: AnnData, settings: Settings) -> SpotVAE:
 
 
 def drop_results(adata: AnnData) -> list[str]:
-    """Remove what an earlier run left, so that nothing of it is taken for new; returns the slots."""
-    return remove(adata, found_slots(adata))
+    """Remove what an earlier run left, so that nothing of it is taken for new; returns the slots.
+
+    Counts that were split stay: they are what a run reads, and their groups were found in them.
+    """
+    kept = split_found(adata)
+    return remove(adata, [slot for slot in found_slots(adata) if slot not in kept])
 
 
 def top_salient(adata: AnnData, n: int) -> dict[str, list[str]]:

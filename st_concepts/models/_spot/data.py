@@ -21,10 +21,10 @@ from st_concepts._counts.check import check_block
 from st_concepts._counts.features import sizes
 from st_concepts._counts.prefetch import prefetch
 from st_concepts._counts.rows import iter_rows, read_rows
+from st_concepts._counts.split import second_part, with_values
 from st_concepts._distributed import shard
 from st_concepts.models._spot.histogram import CountHistogram, HistogramBuilder
 from st_concepts.models._spot.rows import SpotRows, concatenate
-from st_concepts.models._spot.thin import second_part, with_values
 
 BLOCK = 1000  # rows read together; anndata's own dask chunks have as many
 KEPT = 30_000_000  # nonzeros up to which everything stays in memory, at 12 bytes each

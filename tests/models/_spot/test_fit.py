@@ -10,12 +10,12 @@ import scipy.sparse as sp
 import torch
 from scipy import stats
 
+from st_concepts._counts.split import thin
 from st_concepts.models._spot import fit as _fit
 from st_concepts.models._spot.data import Source, SpotData
 from st_concepts.models._spot.fit import FitOptions, elbo_loss, fit_module, held_out_nll, parameter_groups
 from st_concepts.models._spot.likelihood import nb_log_prob
 from st_concepts.models._spot.module import SpotModule
-from st_concepts.models._spot.thin import thin
 
 
 def _counts(n: int = 40, g: int = 12, seed: int = 0) -> sp.csr_matrix:
