@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from st_concepts._counts.stream import RowStream
 from st_concepts.stats._association import AssociationResult, association_test
+from st_concepts.stats._concept_test import ConceptTestResult, concept_test
+from st_concepts.stats._covariance import shrinkage as shrinkage
+from st_concepts.stats._covariance import shrunk_covariance as shrunk_covariance
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._graph import check_graph, section_codes, spatial_graph
 from st_concepts.stats._moran import MoranNull, moran_i, moran_null, moran_surrogates
@@ -25,6 +28,7 @@ __all__ = [
     "NULLS",
     "AssociationResult",
     "CombinedResult",
+    "ConceptTestResult",
     "MoranNull",
     "NullModel",
     "PermutationNull",
@@ -35,6 +39,7 @@ __all__ = [
     "balanced_tiles",
     "check_graph",
     "combine_sections",
+    "concept_test",
     "fdr_bh",
     "moran_i",
     "moran_null",

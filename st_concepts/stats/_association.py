@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from st_concepts._counts.stream import Matrix, RowStream
 from st_concepts.stats._fdr import fdr_bh
+from st_concepts.stats._known import same_spots
 from st_concepts.stats._null import NullModel, find_null, null_model
 from st_concepts.stats._statistics import Job, Target, run
 
@@ -188,7 +189,7 @@ class Plan:
         self.out = {k: np.zeros((n_vars, y.shape[1])) for k in ("covariance", "correlation", "z", "df")}
         self.empirical = np.ones((n_vars, y.shape[1])) if n_null else None
         self.jobs: list[Job] = []
-        for concepts in _same_spots(self.known):
+        for concepts in same_spots(self.known):
             keep = self.known[:, concepts[0]]
             if keep.sum() < 3:
                 raise ValueError(
@@ -217,13 +218,6 @@ class Plan:
             null=self.null.name,
             n_null=self.n_null,
         )
-
-
-def _same_spots(known: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
-    """Concepts grouped by the spots they are known for."""
-    # np.unique of columns makes a type with a field a spot
-    columns = [column.tobytes() for column in known.T]
-    return [np.flatnonzero([c == one for c in columns]) for one in sorted(set(columns))]
 
 
 def _check_weights(own: ArrayLike | None, shape: tuple[int, int]) -> NDArray[np.float64] | None:
