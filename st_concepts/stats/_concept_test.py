@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import pearson3
 
 from st_concepts.stats._copies import Moments, copies_of
 from st_concepts.stats._covariance import covariance, shrinkage, shrunk
 from st_concepts.stats._known import same_spots
 from st_concepts.stats._null import NullModel
+from st_concepts.stats._tails import pearson_sf
 
 # above it p-values are counted, below it a tail that is fitted to the copies goes on
 COUNTED_ABOVE = 0.01
@@ -145,7 +145,7 @@ def tail_p(observed: float, copies: NDArray[np.float64]) -> float:
     if counted > COUNTED_ABOVE or not sd > 0:
         return float(counted)
     skew = ((copies - mean) ** 3).mean() / copies.std() ** 3
-    return max(float(pearson3.sf((observed - mean) / sd, skew)), P_FLOOR)
+    return max(float(pearson_sf((observed - mean) / sd, skew)), P_FLOOR)
 
 
 def _t2(moments: Moments, metric: NDArray[np.float64]) -> NDArray[np.float64]:
