@@ -73,9 +73,9 @@ def held_out(
     z -= z.mean(axis=0)
     cell = folds * n_classes + y
     count = np.bincount(cell, minlength=n_folds * n_classes).reshape(n_folds, n_classes).astype(np.float64)
-    sums = np.zeros((n_folds * n_classes, z.shape[1]))
-    np.add.at(sums, cell, z)
-    sums = sums.reshape(n_folds, n_classes, -1)
+    flat = np.zeros((n_folds * n_classes, z.shape[1]))
+    np.add.at(flat, cell, z)
+    sums = flat.reshape(n_folds, n_classes, -1)
     scores = np.full((len(rows), n_classes), np.nan)
     covariance, eye = shrunk_covariance(embedding, 0.0), np.eye(z.shape[1])
     sphere = np.trace(covariance) / len(covariance)

@@ -9,6 +9,8 @@ from functools import partial
 import numpy as np
 
 from st_concepts._registry import Registry
+from st_concepts.stats import shrinkage as shrinkage
+from st_concepts.stats import shrunk_covariance as shrunk_covariance
 
 
 @dataclass(frozen=True)
@@ -53,30 +55,6 @@ def mean_difference(latent: np.ndarray, inside: np.ndarray, outside: np.ndarray)
     float64 ``(n_latent,)``.
     """
     return latent[inside].mean(0) - latent[outside].mean(0)
-
-
-def shrinkage(n_inside: float, n_outside: float) -> float:
-    """Weight of the spherical target in `shrunk_covariance`: ``5 / (5 + n_in n_out / (n_in + n_out))``, at least 0.1.
-
-    The mean difference has a sampling variance of ``(1/n_in + 1/n_out)`` times the covariance: the fewer spots are
-    labelled, the less it can be trusted along directions of small variance.
-
-    Examples
-    --------
-    >>> round(shrinkage(5, 20), 2), shrinkage(80, 180)
-    (0.56, 0.1)
-    """
-    n = n_inside * n_outside / max(n_inside + n_outside, 1e-12)
-    return max(5.0 / (5.0 + n), 0.1)
-
-
-def shrunk_covariance(latent: np.ndarray, weight: float) -> np.ndarray:
-    """Covariance of all spots, labelled or not, shrunk by ``weight`` towards the sphere of equal total variance."""
-    centered = latent - latent.mean(0)
-    cov = centered.T @ centered / len(latent)
-    dims = cov.shape[0]
-    sphere = np.trace(cov) / dims
-    return (1.0 - weight) * cov + (weight * sphere + 1e-8 * max(sphere, 1e-12)) * np.eye(dims)
 
 
 def discriminant(latent: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:

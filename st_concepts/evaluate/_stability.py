@@ -13,7 +13,7 @@ from anndata import AnnData
 from st_concepts._names import as_names
 from st_concepts._slots import KEYS
 from st_concepts.attribution import Baseline, Explained, Options, get_method
-from st_concepts.concepts import ConceptSet, Masks, get_estimator, membership, read_concepts
+from st_concepts.concepts import ConceptSet, Masks, Seen, get_estimator, membership, read_concepts
 from st_concepts.models import Section, SpotVAE
 from st_concepts.stats import spearman, top_overlap
 
@@ -153,7 +153,8 @@ def _refit(adata: AnnData, model: Any, made: ConceptSet, layer: str | None) -> t
     seen = Section.open(adata, model, layer=layer or made.layer)
     members, found = membership(adata, made), seen.embedding
     estimator = get_estimator(str(made.params.get("estimator") or "discriminant"))
-    defined = Masks(members).define(seen, estimator)
     usable = found.latent[found.usable]
+    alone = Seen(usable.astype(np.float64), found.usable)
+    defined = Masks(members).define(seen, estimator, alone, 0.0)
     own = ConceptSet.of(made.names, defined.vectors, usable, model=seen.encoder.fingerprint, params=made.params)
     return Explained(adata, seen.encoder, seen.layer, own, members), own.score(found.latent)

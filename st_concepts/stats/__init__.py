@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from st_concepts._counts.stream import RowStream
 from st_concepts.stats._association import AssociationResult, association_test
+from st_concepts.stats._concept_test import ConceptTestResult, concept_test
 from st_concepts.stats._contrast import Contrast as Contrast
+from st_concepts.stats._covariance import shrinkage as shrinkage
+from st_concepts.stats._covariance import shrunk_covariance as shrunk_covariance
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._graph import check_graph as check_graph
 from st_concepts.stats._graph import section_codes as section_codes
@@ -34,10 +37,12 @@ register = NULLS.add
 __all__ = [
     "AssociationResult",
     "NULLS",
+    "ConceptTestResult",
     "NullModel",
     "RowStream",
     "Sums",
     "association_test",
+    "concept_test",
     "fdr_bh",
     "moran_i",
     "moran_null",

@@ -9,8 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from st_concepts._counts.stream import Matrix, RowStream
 from st_concepts.stats._fdr import fdr_bh
+from st_concepts.stats._known import same_spots
 from st_concepts.stats._null import NullModel, find_null, null_model
 from st_concepts.stats._statistics import Job, Target, run
+from st_concepts.stats._tails import TAILS, Tail, pearson_sf, two_sided
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class AssociationResult:
         Name of the null model.
     n_null
         Number of null copies drawn.
+    tail
+        ``"normal"`` or ``"skewed"``: the distribution that z was referred to.
     """
 
     covariance: NDArray[np.float64]
@@ -52,6 +56,7 @@ class AssociationResult:
     n_obs: NDArray[np.intp]
     null: str
     n_null: int
+    tail: Tail = "normal"
 
 
 def association_test(
@@ -62,6 +67,7 @@ def association_test(
     sections: ArrayLike | None = None,
     n_null: int = 1000,
     own_weights: ArrayLike | None = None,
+    tail: Tail = "normal",
     seed: int | np.random.Generator = 0,
 ) -> AssociationResult:
     """Test the association of every gene with every target.
@@ -90,6 +96,13 @@ def association_test(
         target less that gene's own term, ``target - weight * gene``. Without this, a gene correlates with a score
         because it is a part of it: in simulations of 260 spots, 8-9% of iid genes had p < 0.05 against a discriminant
         on principal components of the same data, and 6-7% with this correction.
+    tail
+        What z is referred to. ``"skewed"`` is for sparse genes and small layers: the Pearson III distribution with the
+        skewness that shuffling gives the statistic (the product of those of gene and target over the square root of the
+        number of spots), times the ratio of the standard deviations under shuffling and under the null. A gene seen in
+        a few spots that fall into a small layer is then no discovery: in simulations with layers of 9 of 144 and 21 of
+        400 spots and ``moran_null``, lists at BH 5% held 14-15% false genes with the normal tail, 4-7% with this one;
+        of the planted markers .83 and .94 were found, with this one .68 and .91.
     seed
         Seed or generator of the null copies.
 
@@ -129,7 +142,7 @@ def association_test(
     0
     """
     X = RowStream.of(X)
-    plan = Plan(X.shape, targets, null, sections=sections, n_null=n_null, own_weights=own_weights)
+    plan = Plan(X.shape, targets, null, sections=sections, n_null=n_null, own_weights=own_weights, tail=tail)
     run(X, plan.jobs, plan.n_null, np.random.default_rng(seed))
     return plan.result()
 
@@ -141,7 +154,7 @@ class Plan:
     ----------
     shape
         ``(n_obs, n_vars)`` of the expression.
-    targets, null, sections, n_null, own_weights
+    targets, null, sections, n_null, own_weights, tail
         As in `association_test`.
 
     Attributes
@@ -161,6 +174,7 @@ class Plan:
         sections: ArrayLike | None,
         n_null: int,
         own_weights: ArrayLike | None,
+        tail: Tail = "normal",
     ) -> None:
         n_obs, n_vars = shape
         y = np.asarray(targets, dtype=np.float64)
@@ -171,6 +185,8 @@ class Plan:
             raise ValueError("targets hold infinite values; use NaN for spots to leave out.")
         if n_null < 0:
             raise ValueError(f"n_null must not be negative; got {n_null}.")
+        if tail not in TAILS:
+            raise ValueError(f"tail={tail!r} is unknown; choose one of: {', '.join(map(repr, TAILS))}.")
         if not isinstance(null, NullModel):
             if find_null(null).needs_positions:
                 raise ValueError(
@@ -185,10 +201,12 @@ class Plan:
         own = _check_weights(own_weights, (n_vars, y.shape[1]))
         self.n_vars, self.n_null, self.null = n_vars, n_null, null
         self.known = ~np.isnan(y)
-        self.out = {k: np.zeros((n_vars, y.shape[1])) for k in ("covariance", "correlation", "z", "df")}
+        self.tail = tail
+        wanted = ("covariance", "correlation", "z", "df", *(("skewness",) if tail == "skewed" else ()))
+        self.out = {k: np.zeros((n_vars, y.shape[1])) for k in wanted}
         self.empirical = np.ones((n_vars, y.shape[1])) if n_null else None
         self.jobs: list[Job] = []
-        for concepts in _same_spots(self.known):
+        for concepts in same_spots(self.known):
             keep = self.known[:, concepts[0]]
             if keep.sum() < 3:
                 raise ValueError(
@@ -201,7 +219,11 @@ class Plan:
 
     def result(self) -> AssociationResult:
         """P-values of the statistics that the jobs left."""
-        pval, greater, z = self.null.tail(self.out["z"], self.out["correlation"], self.out["df"])
+        z = self.out["z"]
+        if self.tail == "skewed":
+            pval, greater = two_sided(z, self.out["skewness"]), pearson_sf(z, self.out["skewness"])
+        else:
+            pval, greater, z = self.null.tail(z, self.out["correlation"], self.out["df"])
         flat = z == 0
         pval = np.where(flat, 1.0, pval)
         return AssociationResult(
@@ -216,14 +238,8 @@ class Plan:
             n_obs=self.known.sum(axis=0),
             null=self.null.name,
             n_null=self.n_null,
+            tail=self.tail,
         )
-
-
-def _same_spots(known: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
-    """Concepts grouped by the spots they are known for."""
-    # np.unique of columns makes a type with a field a spot
-    columns = [column.tobytes() for column in known.T]
-    return [np.flatnonzero([c == one for c in columns]) for one in sorted(set(columns))]
 
 
 def _check_weights(own: ArrayLike | None, shape: tuple[int, int]) -> NDArray[np.float64] | None:

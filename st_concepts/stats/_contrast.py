@@ -43,11 +43,11 @@ class Contrast:
         n_vars: int,
     ) -> None:
         self.n_concepts = k = inside.shape[1]
-        self.known = ~np.isnan(score).all(axis=1)
+        self.known = np.asarray(~np.isnan(score).all(axis=1))
         self.score = _centred(score, sections)
         self.sides = np.concatenate([inside, outside], axis=1)
         difference = _differences(inside, outside, sections)
-        ones = self.known[:, None].astype(np.float64)
+        ones = self.known.astype(np.float64)[:, None]
         # columns: differences, scores, both sides, all spots
         self.columns = np.concatenate([difference, self.score, self.sides, ones], axis=1)
         self.squared = slice(2 * k, None)

@@ -13,6 +13,7 @@ from st_concepts.stats._graph import GraphKind, check_coords, check_graph, secti
 from st_concepts.stats._null import NullModel, dense, register
 from st_concepts.stats._spectrum import Scheme, Spectrum, decompose, draw_section
 from st_concepts.stats._sums import Sums
+from st_concepts.stats._tails import Moments, Shuffled
 from st_concepts.stats._tiles import balanced_tiles, tile_mean
 
 _MIN_SPOTS_PER_TILE = 4
@@ -171,6 +172,19 @@ class UnitSums(Sums):
     def coefficients(self, genes: slice) -> NDArray[np.float64]:
         """Coefficients on the Moran eigenvectors."""
         return self._null.project_units(self.units[:, genes])
+
+    def gather_cubes(self) -> None:
+        """The means over the units say all."""
+
+    def shuffled(self, genes: slice) -> Shuffled:
+        """Of the units, which are what the statistic is made of."""
+        values = self.units[:, genes]
+        if self._outer is not None:
+            a, b = self._outer
+            values = values - self._null.units(a[:, None]) * b[genes]
+        section = np.zeros(self._null.n_units, dtype=np.intp)
+        section[self._unit] = self._null.sections
+        return Moments.of(self._null.units(self.y), section).against(Moments.of(values, section))
 
 
 def moran_null(

@@ -13,6 +13,7 @@ from st_concepts._distributed import all_reduce, rank, size
 from st_concepts.stats._null import Counter, Hits, NullModel
 from st_concepts.stats._permutation import PermutationNull
 from st_concepts.stats._sums import Sums, accumulate
+from st_concepts.stats._tails import Shuffled
 
 # bytes that nulls may gather of the genes at a time; beyond, the stream is read again for further genes
 GATHERED_BYTES = 512 * 2**20
@@ -94,6 +95,7 @@ class Genes:
     b_blocks: NDArray[np.float64]  # (n_blocks, m)
     inner: NDArray[np.float64]  # (n_concepts, m)
     cross_blocks: Callable[[int], NDArray[np.float64]]  # of a concept, (n_blocks, m)
+    shuffled: Shuffled | None = None  # where a skewed tail is wanted
 
     @classmethod
     def from_coefficients(
@@ -104,25 +106,25 @@ class Genes:
         ss: NDArray[np.float64],
         total: NDArray[np.float64],
         b: NDArray[np.float64],
+        shuffled: Shuffled | None = None,
     ) -> Genes:
         """From the coefficients ``b`` ``(n_coef, m)`` of the genes; rounding is relative to ``total``."""
         varies = ss > _CONSTANT * total
         b[:, ~varies] = 0.0
         coef, null = target.coef, target.null
         inner = coef.T @ b
-        return cls(
-            genes, cross, ss, varies, null.block_sums(b**2), inner, lambda j: null.block_sums(coef[:, j : j + 1] * b)
-        )
+        blocks = null.block_sums(b**2)
+        return cls(genes, cross, ss, varies, blocks, inner, lambda j: null.block_sums(coef[:, j : j + 1] * b), shuffled)
 
     @classmethod
-    def from_sums(cls, genes: slice, moments: Sums) -> Genes:
+    def from_sums(cls, genes: slice, moments: Sums, shuffled: Shuffled | None = None) -> Genes:
         """For a null whose blocks are the sections."""
         blocks = moments.centred_squares
         ss = blocks.sum(axis=0)
         varies = ss > _CONSTANT * moments.magnitude
         cross = moments.cross.transpose(2, 0, 1) * varies
         total = cross.sum(axis=1)
-        return cls(genes, total, ss, varies, blocks * varies, total, lambda j: cross[j])
+        return cls(genes, total, ss, varies, blocks * varies, total, lambda j: cross[j], shuffled)
 
 
 def fill(
@@ -150,6 +152,11 @@ def fill(
         out["correlation"][genes, concept] = _ratio(cov, np.sqrt(rest * ss), live).clip(-1.0, 1.0)
         z = out["z"][genes, concept] = _ratio(num, sd, live)
         out["df"][genes, concept] = target.df
+        if part.shuffled is not None:
+            # a gene that lies like the target has a wide null, and its z a bound: less skewness is left of it
+            total = a_blocks.sum(axis=0) * b_blocks.sum(axis=0)
+            narrow = _ratio(np.sqrt(total * part.shuffled.variance[j]), sd, live)
+            out["skewness"][genes, concept] = part.shuffled.skewness[j] * narrow
         if empirical is not None and hits is not None:
             null_sd = np.sqrt((target.y_blocks[:, j : j + 1] * b_blocks / dims).sum(axis=0))
             # copies are drawn of the whole target; in units of its null they serve the target less a gene as well
@@ -174,6 +181,9 @@ def run(X: RowStream, jobs: Sequence[Job], n_null: int, rng: np.random.Generator
                 todo.remove((i, wanted))
         n_genes = genes.stop - genes.start
         found = {i: nulls[i].sums(jobs[i].target.y, jobs[i].keep, n_genes) for i in now}
+        for i in now:
+            if "skewness" in jobs[i].out:
+                found[i].gather_cubes()
         accumulate(X, found.values(), genes)
         for i in now:
             _fill_range(jobs[i], found.pop(i), genes, n_null, counters[i], shared=X.shared)
@@ -188,8 +198,9 @@ def _gene_ranges(null: NullModel, n_vars: int) -> list[slice]:
 def _fill_range(job: Job, sums: Sums, genes: slice, n_null: int, counter: Counter | None, *, shared: bool) -> None:
     """Statistics of a range of genes; processes share those with coefficients among them."""
     target, n_genes = job.target, genes.stop - genes.start
+    skewed = "skewness" in job.out
     if sums.coefficients(slice(0, 0)) is None:
-        part = Genes.from_sums(genes, sums)
+        part = Genes.from_sums(genes, sums, sums.shuffled(slice(0, n_genes)) if skewed else None)
         hits = None if counter is None else counter.hits(None, part.varies)
         fill(target, part, n_null, hits, job.out, job.empirical)
         return
@@ -207,7 +218,8 @@ def _fill_range(job: Job, sums: Sums, genes: slice, n_null: int, counter: Counte
         b = sums.coefficients_of_genes(local, target.null.project)
         if b is None:
             raise ValueError(f"{type(sums).__name__} gives coefficients of some genes, but none of others.")
-        part = Genes.from_coefficients(at, target, cross[:, local], ss[local], total[local], b)
+        shuffled = sums.shuffled(local) if skewed else None
+        part = Genes.from_coefficients(at, target, cross[:, local], ss[local], total[local], b, shuffled)
         hits = None if counter is None else counter.hits(b, part.varies)
         fill(target, part, n_null, hits, job.out, job.empirical)
     if shared:

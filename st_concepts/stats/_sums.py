@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from st_concepts._counts.stream import Matrix, RowStream
 from st_concepts._distributed import all_reduce
+from st_concepts.stats._tails import Moments, Shuffled
 
 
 class Sums:
@@ -59,6 +60,12 @@ class Sums:
         self._outer: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         self._with_outer = np.zeros((0, n_genes))
         self._projected: NDArray[np.float64] | None = None
+        # sums of cubes, and with the rank-one part of V^2 a and V a^2; only where a skewed tail is wanted
+        self._cubes: list[NDArray[np.float64]] = []
+
+    def gather_cubes(self) -> None:
+        """Before the first batch: `shuffled` will be asked for."""
+        self._cubes = [np.zeros_like(self.sums) for _ in range(3)]
 
     def begin(self, outer: tuple[NDArray[np.float64], NDArray[np.float64]] | None, genes: slice) -> None:
         """Before the first batch: the rank-one part of the stream."""
@@ -80,7 +87,11 @@ class Sums:
         section, y = self.section[spots], self.y[spots]
         weights = [(self.squares, part.data**2), (self.sums, part.data)]
         if self._outer is not None:
-            weights.append((self._with_outer, part.data * np.repeat(self._outer[0][spots], np.diff(part.indptr))))
+            a = np.repeat(self._outer[0][spots], np.diff(part.indptr))
+            weights.append((self._with_outer, part.data * a))
+            weights += list(zip(self._cubes[1:], (part.data**2 * a, part.data * a**2), strict=False))
+        if self._cubes:
+            weights.append((self._cubes[0], part.data**3))
         if len(self.section_size) == 1:
             self.cross[0] += part.T @ y
             for total, values in weights:
@@ -98,7 +109,7 @@ class Sums:
 
     def arrays(self) -> list[NDArray]:
         """What is added up over processes."""
-        return [self.cross, self.sums, self.squares, self._with_outer]
+        return [self.cross, self.sums, self.squares, self._with_outer, *self._cubes]
 
     def finish(self, *, shared: bool) -> None:
         """After the last batch: sums over the processes, less the rank-one part."""
@@ -111,7 +122,7 @@ class Sums:
 
     def _take_off(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> None:
         """The sums of rows less ``a`` times ``b``, from those of the rows."""
-        by_section = [np.bincount(self.section, v, len(self.section_size)) for v in (a, a**2)]
+        by_section = [np.bincount(self.section, v, len(self.section_size)) for v in (a, a**2, a**3)]
         for s in range(len(self.section_size)):
             own = self.section == s
             self.cross[s] -= np.outer(b, a[own] @ self.y[own])
@@ -119,6 +130,9 @@ class Sums:
         constant = np.outer(by_section[1], b**2)
         self.magnitude = self.magnitude + constant.sum(axis=0)
         self.squares += constant - 2 * b * self._with_outer
+        if self._cubes:
+            cubes, once, twice = self._cubes
+            cubes += 3 * b * (b * twice - once) - np.outer(by_section[2], b**3)
 
     def coefficients_of_genes(
         self, genes: slice, project: Callable[[Matrix], NDArray[np.float64]]
@@ -135,6 +149,16 @@ class Sums:
     def coefficients(self, genes: slice) -> NDArray[np.float64] | None:
         """Coefficients ``(n_coef, m)`` of some genes of the range; `None` where the sums by section say all."""
         return None
+
+    def shuffled(self, genes: slice) -> Shuffled:
+        """What shuffling the targets within sections does to their covariance with some genes of the range.
+
+        By default from sums over spots, after `gather_cubes`.
+        """
+        mean = self.sums[:, genes] / self.section_size[:, None]
+        cubes = self._cubes[0][:, genes] - 3 * mean * self.squares[:, genes] + 2 * self.section_size[:, None] * mean**3
+        found = Moments(self.centred_squares[:, genes], cubes, self.section_size)
+        return Moments.of(self.y, self.section).against(found)
 
     @property
     def centred_squares(self) -> NDArray[np.float64]:

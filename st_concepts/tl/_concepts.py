@@ -26,6 +26,7 @@ from st_concepts.concepts import (
     score_frame,
 )
 from st_concepts.models import Section, model_info
+from st_concepts.tl._concept_test import tested, warn_of_doubtful
 from st_concepts.tl._surroundings import Place, check_context, place_of
 
 
@@ -46,6 +47,8 @@ def concepts(
     context: ContextOption = "auto",
     section_key: str | None = None,
     graph_key: str | None = None,
+    n_null: int = 999,
+    seed: int = 0,
     layer: str | None = None,
     key_added: str = KEYS.CONCEPTS,
     score_key: str | None = None,
@@ -101,6 +104,8 @@ def concepts(
     graph_key
         Entry of ``adata.obsp`` that says which spots are neighbours, for example ``"spatial_connectivities"``; by
         default a graph is made from ``obsm["spatial"]``.
+    n_null, seed
+        Null copies for the test of each concept, and their seed; 0 for no test.
     layer
         Layer with the counts; by default that of the model.
     key_added, score_key
@@ -114,14 +119,21 @@ def concepts(
     `None`, or the copy. Writes
 
     ``uns["concepts"]``
-        dict: names, vectors, centre and scale of the scores, what the model is (with its fingerprint), parameters.
+        dict: names, vectors, centre and scale of the scores, what the model is (with its fingerprint), parameters. For
+        concepts made of labels also ``test``: per concept the ``statistic`` (how far the latent space explains its
+        labels), ``null_mean``, ``null_sd`` and ``pval`` (against labels of the same spatial pattern that mean nothing,
+        see `stc.stats.concept_test`; shuffled labels without positions), and a ``joint_pval`` of the whole labelling.
     ``obsm["concept_score"]``
         float32 DataFrame, spots x concepts.
+    ``obsm["concept_score_alone"]``
+        The same by what concepts see in the spot itself, where they see its surroundings too. Genes are tested against
+        this.
     ``obsm["concept_members"]``
         int8 DataFrame, spots x concepts: 1 inside, 0 outside, -1 neither.
-    ``obs["concept_disagreement"]``
-        float32, where layers were learned from: probability that the label of a spot is wrong, NaN where unlabelled.
-    ``varm["concept_gradient"]``
+    ``obsm["concept_weight"]``
+        float32 DataFrame, spots x concepts, with ``unlabelled="learn"``: how much a spot counts as inside, 0 to 1, when
+        genes are ranked.
+    ``varm["concept_gradient"]``, ``varm["concept_gradient_alone"]``
         float32 DataFrame, genes x concepts: mean gradient of each score over all spots, per unit of the model's
         features: log1p of size-normalised counts for `SpotVAE`, log1p of *raw* counts for scvi-tools models (the counts
         themselves with ``log_variational=False``), so the two are not compared number by number; NaN for genes the
@@ -138,8 +150,8 @@ def concepts(
     Warns
     -----
     UserWarning
-        Fewer than three labelled spots in a concept; labels that the expression contradicts; words taken as missing;
-        labels that differ little.
+        Fewer than three labelled spots in a concept; concepts that fail their test; positions that cannot be used;
+        words taken as missing; labels that differ little.
 
     Examples
     --------
@@ -186,6 +198,10 @@ def concepts(
         | defined.params,
         model_info=model_info(section.encoder),
     )
+    if defined.membership is not None:
+        test = tested(adata, defined.membership, place, graph_key=graph_key, n_null=n_null, seed=seed)
+        warn_of_doubtful(defined.names, test)
+        made = replace(made, test=test)
     return _result(section, made, defined, place)
 
 
