@@ -23,7 +23,7 @@ def section() -> AnnData:
 
 @pytest.fixture(scope="module")
 def model(section) -> GeneVAE:
-    return GeneVAE(section, **SMALL).fit(progress=False)
+    return GeneVAE(section, **SMALL).fit(max_epochs=10, progress=False)
 
 
 def slow_images(counts: np.ndarray, pixel: np.ndarray, n_pixels: int, *, fast: bool) -> np.ndarray:
