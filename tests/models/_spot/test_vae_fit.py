@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import st_concepts as stc
 from st_concepts._counts.features import log_normalize
+from st_concepts._counts.split import thin
 from st_concepts.models import SpotVAE
 from st_concepts.models._spot import fit as _fit
-from st_concepts._counts.split import thin
 from tests.models._spot.toys import fit_toy, toy
 
 
