@@ -27,6 +27,8 @@ from st_concepts.stats._sections import CombinedResult as CombinedResult
 from st_concepts.stats._sections import association_by_section as association_by_section
 from st_concepts.stats._sections import combine_sections as combine_sections
 from st_concepts.stats._sums import Sums
+from st_concepts.stats._tails import TAILS as TAILS
+from st_concepts.stats._tails import Tail as Tail
 from st_concepts.stats._target import RANKED as RANKED
 from st_concepts.stats._target import TARGETS as TARGETS
 from st_concepts.stats._target import Targets as Targets

@@ -1,8 +1,9 @@
-"""Whether concepts are there at all: the test that `stc.tl.concepts` makes of every labelling."""
+"""Whether concepts are there at all: the test of every labelling, and labels that were made from the counts."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -65,3 +66,23 @@ def warn_of_doubtful(names: list[str], test: dict[str, Any]) -> None:
         UserWarning,
         stacklevel=callers_level(),
     )
+
+
+def warn_of_clusters(adata: AnnData, groupby: str, layer: str | None) -> None:
+    """Say so where labels are clusters by scanpy, unless they are tested on the part of the counts left out for it."""
+    made_from = adata.uns.get(groupby) if groupby else None
+    if not isinstance(made_from, Mapping) or not isinstance(made_from.get("params"), Mapping):
+        return
+    if layer is not None and any(layer in _parts(entry) for entry in adata.uns.values()):
+        return
+    warnings.warn(
+        f"The labels in adata.obs[{groupby!r}] are clusters of expression: tested on the same counts, every gene that "
+        "made them looks like a marker. Cluster one part of the counts and test the other: stc.pp.split_counts.",
+        UserWarning,
+        stacklevel=callers_level(),
+    )
+
+
+def _parts(entry: Any) -> list[str]:
+    """Layers of a split that an entry of ``uns`` records; none where it is something else."""
+    return list(map(str, entry["layers"])) if isinstance(entry, Mapping) and "layers" in entry else []

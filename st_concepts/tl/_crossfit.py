@@ -45,10 +45,10 @@ def cross_fit(
     """Concept score of each spot from a model and concepts that were fitted without it and its neighbourhood.
 
     The score that ``stc.tl.concepts`` writes was fitted to the very counts it is compared with. For transfer and for
-    ranking that is no harm. It matters in two cases: when the separation of a layer is to be reported (the in-sample
-    AUROC flatters), and when p-values of the *score* are wanted at their nominal level (``rank_genes_concepts`` takes
-    each gene's own part out of the score it is tested against, but not what the fit learned from its noise). It costs
-    one fit a fold, and some power, since each model sees fewer spots.
+    ranking that is no harm. It matters when the separation of a layer is to be reported: the in-sample AUROC flatters.
+    It does not make labels mean something that mean nothing: scores of other folds follow the same real axes of
+    expression, so p-values need the test of the concept (``stc.tl.concepts``) with or without it. It costs one fit a
+    fold.
 
     Parameters
     ----------

@@ -20,15 +20,18 @@ from st_concepts.concepts import ConceptView
 from st_concepts.models import informative
 from st_concepts.stats import (
     RANKED,
+    TAILS,
     TARGETS,
     Contrast,
     NullModel,
+    Tail,
     Targets,
     association_by_section,
     association_test,
     find_null,
     null_model,
 )
+from st_concepts.tl._concept_test import warn_of_clusters
 from st_concepts.tl._ranking import Ranking
 
 # spots up to which a matrix is held for shuffled copies, which would otherwise be read for every few of them
@@ -44,6 +47,7 @@ def rank_genes_concepts(
     method: Literal["pattern", "saliency"] = "pattern",
     null: str | type[NullModel] | NullModel = "moran",
     target: Literal["auto", "score", "both", "label"] = "auto",
+    tail: Tail = "normal",
     n_null: int = 1000,
     section_key: str | None = None,
     graph_key: str | None = None,
@@ -57,9 +61,14 @@ def rank_genes_concepts(
 ) -> Result:
     """Rank the genes of every concept, with p-values that allow for spatial correlation.
 
-    The *pattern* statistic is the correlation of a gene with the concept over the spots (Haufe et al. 2014): which
-    genes carry the concept. ``method="saliency"`` ranks by what the model reads instead; the p-values remain those of
-    the pattern.
+    Genes are compared as Pearson residuals of their counts, which depth does not drive. The *pattern* statistic is the
+    sum of two t-like numbers: Welch's t between the spots inside and outside the layer, weighted by how surely they
+    are (``obsm["concept_weight"]``), and the correlation with the concept score times the square root of the number of
+    spots. ``method="saliency"`` ranks by what the model reads instead; the p-values remain the same.
+
+    A gene is called a marker of a layer if the layer is there, and the gene goes with it: its p-value is the larger one
+    of the concept's (see ``stc.tl.concepts``) and of its own, against the score of the spot alone less the gene's part
+    in it (intersection-union; Berger 1982).
 
     Parameters
     ----------
@@ -74,11 +83,13 @@ def rank_genes_concepts(
         2015); ``"permutation"``, shuffled spots, which treats neighbours as independent and finds too much on smooth
         tissue; ``"none"``, the t-test of a correlation, likewise.
     target
-        ``"score"``: the concept score of every spot, better with few or wrong labels. ``"label"``: inside or outside,
-        on the labelled spots. ``"both"``: genes are ranked by their correlation with the mean of the two, and tested
-        against the label. ``"auto"`` decides concept by concept and records it: the score where fewer than half of the
-        spots are labelled or the labels are doubtful, both where score and label agree (AUROC of at least 0.93), else
-        the label.
+        What genes are tested against and ranked by. ``"auto"``: tested against the score, ranked by labels and score
+        together; by the score alone where no labels defined the concept. ``"score"``: tested and ranked by it.
+        ``"label"``: tested against inside or outside on the labelled spots, ranked by Welch's t between them, which
+        asks nothing of the concept. ``"both"``: ranked as ``"auto"``, tested as ``"label"``.
+    tail
+        ``"normal"``, or ``"skewed"``: a Pearson III tail for sparse genes in small layers, whose normal tail is too
+        light; it costs power elsewhere.
     n_null
         Null copies for the empirical p-values; 0 for none. The other p-values come from the closed form of the null.
     section_key
@@ -106,12 +117,14 @@ def rank_genes_concepts(
     ``uns["rank_genes_concepts"]``
         The contract of ``sc.tl.rank_genes_groups``: record arrays by concept, all genes, sorted by score: ``names``,
         ``scores`` (the statistic), ``logfoldchanges`` (log2 of mean normalised expression inside over outside),
-        ``pvals`` (two-sided), ``pvals_adj`` (Benjamini-Hochberg within the concept); and ``params``, which hold the
-        ``section_key`` and the ``graph`` that were used (``"coordinates"``, ``"obsp"`` by ``graph_key``, ``"none"``).
+        ``pvals`` (two-sided), ``pvals_adj`` (Benjamini-Hochberg within the concept); and ``params``, which say what was
+        tested (``target``) and how genes are ranked (``ranked_by``), and hold the ``section_key`` and the ``graph``
+        that were used (``"coordinates"``, ``"obsp"`` by ``graph_key``, ``"none"``).
     ``varm["rank_genes_concepts_<table>"]``
         float64 DataFrames, genes x concepts: ``z``, ``pval``, ``pval_greater`` (one-sided: higher inside), ``qval``,
-        ``qval_all`` (over all concepts), ``lfc``, ``pct_in``, ``pct_out`` (share of spots in which the gene is seen),
-        and ``pval_empirical`` where ``n_null > 0``. With several sections also ``z_combined`` (Stouffer's z of the
+        ``qval_all`` (over all concepts), ``pval_programme`` (the gene's own p-value: it goes with this axis of
+        expression, whether or not the axis is the layer), ``lfc``, ``pct_in``, ``pct_out`` (share of spots in which the
+        gene is seen), and ``pval_empirical`` where ``n_null > 0`` (counted for the gene alone). With several sections also ``z_combined`` (Stouffer's z of the
         sections tested apart), ``n_sections`` (in which the concept varies) and ``sign_consistency`` (share of them
         that agree in sign with the combined z).
     ``obs["concept_group"]``
@@ -124,6 +137,16 @@ def rank_genes_concepts(
     ValueError
         ``null="moran"`` without coordinates, or with such as cannot be; sections that lie on each other and that no
         column tells apart; unknown option; X is neither counts nor log-normalised.
+
+    Warns
+    -----
+    UserWarning
+        The labels are clusters that were found in these counts.
+
+    References
+    ----------
+    Lause, Berens & Kobak 2021, Genome Biology 22:258 (residuals); Haufe et al. 2014, NeuroImage 87:96 (patterns);
+    Wagner & Dray 2015, Methods Ecol. Evol. 6:1169 (null).
 
     Examples
     --------
@@ -138,6 +161,7 @@ def rank_genes_concepts(
     for name, value, known in (
         ("method", method, STATISTICS),
         ("target", target, ("auto", *TARGETS)),
+        ("tail", tail, TAILS),
     ):
         if value not in known:
             raise ValueError(f"{name}={value!r} is unknown; choose one of: {', '.join(map(repr, known))}.")
@@ -151,6 +175,7 @@ def rank_genes_concepts(
     model_null = _null(adata, null, found.codes, graph_key)
 
     layer = made.layer if layer is None else layer
+    warn_of_clusters(adata, made.groupby or "", layer)
     data = Expression.open(adata, layer, float(made.params["target_sum"]))
     usable = informative(data.totals)
     defined = made.params["kind"] in ("groupby", "mask")
@@ -162,7 +187,7 @@ def rank_genes_concepts(
     if model_null.rereads and n_null > 0 and size() == 1 and data.shape[0] <= _HOLD_BELOW:
         x = x.held()
     tests: dict[str, Any] = {"null": model_null, "own_weights": _own_weights(view, targets, data, usable)}
-    tested = association_test(x, targets.tested, **tests, n_null=n_null, seed=seed)
+    tested = association_test(x, targets.tested, **tests, tail=tail, n_null=n_null, seed=seed)
     agreed = association_by_section(x, targets.tested, **tests)[1] if model_null.draws and found.several else None
     ranking = Ranking(
         view,
@@ -173,6 +198,7 @@ def rank_genes_concepts(
         agreed=agreed,
         params={
             "method": method,
+            "tail": tail,
             "n_null": int(n_null),
             "seed": int(seed),
             "concepts_key": concepts_key,
