@@ -124,9 +124,9 @@ def rank_genes_concepts(
         float64 DataFrames, genes x concepts: ``z``, ``pval``, ``pval_greater`` (one-sided: higher inside), ``qval``,
         ``qval_all`` (over all concepts), ``pval_programme`` (the gene's own p-value: it goes with this axis of
         expression, whether or not the axis is the layer), ``lfc``, ``pct_in``, ``pct_out`` (share of spots in which the
-        gene is seen), and ``pval_empirical`` where ``n_null > 0`` (counted for the gene alone). With several sections also ``z_combined`` (Stouffer's z of the
-        sections tested apart), ``n_sections`` (in which the concept varies) and ``sign_consistency`` (share of them
-        that agree in sign with the combined z).
+        gene is seen), and ``pval_empirical`` where ``n_null > 0`` (counted for the gene alone). With several sections
+        also ``z_combined`` (Stouffer's z of the sections tested apart), ``n_sections`` (in which the concept varies)
+        and ``sign_consistency`` (share of them that agree in sign with the combined z).
     ``obs["concept_group"]``
         Only for concepts that no column defines: the concept that each spot is inside of, for scanpy's plots.
 
@@ -158,13 +158,7 @@ def rank_genes_concepts(
     >>> stc.get.markers(adata, "GCL").columns[0]
     'names'
     """
-    for name, value, known in (
-        ("method", method, STATISTICS),
-        ("target", target, ("auto", *TARGETS)),
-        ("tail", tail, TAILS),
-    ):
-        if value not in known:
-            raise ValueError(f"{name}={value!r} is unknown; choose one of: {', '.join(map(repr, known))}.")
+    _check_options(method=(method, STATISTICS), target=(target, ("auto", *TARGETS)), tail=(tail, TAILS))
     check_filled(concepts=concepts)
     view = ConceptView.read(adata, concepts_key, concepts, score_key)
     made = view.made
@@ -186,8 +180,9 @@ def rank_genes_concepts(
     x = contrast.watching(data.residuals(usable, sides=sides))
     if model_null.rereads and n_null > 0 and size() == 1 and data.shape[0] <= _HOLD_BELOW:
         x = x.held()
+    options: dict[str, Any] = {"tail": tail, "n_null": int(n_null), "seed": int(seed)}
     tests: dict[str, Any] = {"null": model_null, "own_weights": _own_weights(view, targets, data, usable)}
-    tested = association_test(x, targets.tested, **tests, tail=tail, n_null=n_null, seed=seed)
+    tested = association_test(x, targets.tested, **tests, **options)
     agreed = association_by_section(x, targets.tested, **tests)[1] if model_null.draws and found.several else None
     ranking = Ranking(
         view,
@@ -196,18 +191,18 @@ def rank_genes_concepts(
         concept_pval=view.concept_pval if targets.tested_by == "score" and defined else None,
         sides=sides.result(),
         agreed=agreed,
-        params={
-            "method": method,
-            "tail": tail,
-            "n_null": int(n_null),
-            "seed": int(seed),
-            "concepts_key": concepts_key,
-            "saliency_key": saliency_key,
-        }
+        params={"method": method, "concepts_key": concepts_key, "saliency_key": saliency_key}
+        | options
         | _how(targets, model_null, found, graph_key)
         | ({} if layer is None else {"layer": layer}),
     )
     return ranking.result(adata, key_added or concept_slot(KEYS.RANK, concepts_key))
+
+
+def _check_options(**options: tuple[str, Sequence[str]]) -> None:
+    for name, (value, known) in options.items():
+        if value not in known:
+            raise ValueError(f"{name}={value!r} is unknown; choose one of: {', '.join(map(repr, known))}.")
 
 
 def _how(targets: Targets, null: NullModel, found: Sections, graph_key: str | None) -> dict[str, Any]:
