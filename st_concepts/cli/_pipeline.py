@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -18,7 +19,7 @@ from st_concepts.cli._errors import say
 from st_concepts.concepts import read_concepts
 from st_concepts.models import SpotVAE
 from st_concepts.pl import finish, panels
-from st_concepts.stats import auroc
+from st_concepts.stats import p_text
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,15 @@ def analyse(adata: AnnData, settings: Settings) -> SpotVAE:
     tl.embed(adata, model)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"adata\.obs\[.*label")  # said before the fit
-        tl.concepts(adata, model, groupby=s.groupby, estimator=s.estimator, missing=s.missing)
+        tl.concepts(
+            adata,
+            model,
+            groupby=s.groupby,
+            estimator=s.estimator,
+            missing=s.missing,
+            section_key=s.section_key,
+            seed=s.seed,
+        )
     tl.saliency(adata, model, method=s.method)
     tl.rank_genes_concepts(
         adata,
@@ -87,23 +96,23 @@ def top_salient(adata: AnnData, n: int) -> dict[str, list[str]]:
 
 
 def summary(adata: AnnData, n: int = 5) -> str:
-    """A short table: spots, AUROC of the score, top genes of both statistics."""
+    """A short table: spots, AUROC of held-out spots, p-value of the concept, top genes of both statistics."""
     concepts = read_concepts(adata)
-    scores = get.concept_scores(adata)
     members = adata.obsm[KEYS.MEMBERS].to_numpy()
     salient = top_salient(adata, n)
-    rows = []
-    for j, name in enumerate(concepts.names):
-        score = scores[name].to_numpy()
-        rows.append(
-            {
-                "concept": name,
-                "spots": int((members[:, j] == 1).sum()),
-                "AUROC": f"{auroc(score[members[:, j] == 1], score[members[:, j] == 0]):.3f}",
-                "markers": " ".join(get.markers(adata, name, n=n)["names"]),
-                "salient genes": " ".join(salient[name]),
-            }
-        )
+    area = concepts.params.get("auroc", np.full(len(concepts.names), np.nan))
+    pval = concepts.test.get("pval", np.full(len(concepts.names), np.nan))
+    rows = [
+        {
+            "concept": name,
+            "spots": int((members[:, j] == 1).sum()),
+            "AUROC": "-" if np.isnan(area[j]) else f"{area[j]:.3f}",
+            "p": p_text(float(pval[j])),
+            "markers": " ".join(get.markers(adata, name, n=n)["names"]),
+            "salient genes": " ".join(salient[name]),
+        }
+        for j, name in enumerate(concepts.names)
+    ]
     return _left_aligned(pd.DataFrame(rows).astype(str))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from st_concepts._counts.stream import RowStream
 from st_concepts.stats._association import AssociationResult, association_test
 from st_concepts.stats._concept_test import ConceptTestResult, concept_test
+from st_concepts.stats._concept_test import p_text as p_text
 from st_concepts.stats._contrast import Contrast as Contrast
 from st_concepts.stats._covariance import shrinkage as shrinkage
 from st_concepts.stats._covariance import shrunk_covariance as shrunk_covariance

@@ -148,6 +148,19 @@ def tail_p(observed: float, copies: NDArray[np.float64]) -> float:
     return max(float(pearson_sf((observed - mean) / sd, skew)), P_FLOOR)
 
 
+def p_text(p: float) -> str:
+    """A p-value of a concept for people: ``"< 1e-5"`` for the smallest that can be told, ``"-"`` for none.
+
+    Examples
+    --------
+    >>> p_text(1e-5), p_text(0.0123)
+    ('< 1e-5', '0.012')
+    """
+    if np.isnan(p):
+        return "-"
+    return "< 1e-5" if p <= P_FLOOR else f"{p:.2g}"
+
+
 def _t2(moments: Moments, metric: NDArray[np.float64]) -> NDArray[np.float64]:
     """``(..., k)`` from products ``(..., k, d)`` and variances; ``metric`` ``(k, d, d)`` whitens."""
     cross, variance = moments

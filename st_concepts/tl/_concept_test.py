@@ -13,7 +13,7 @@ from st_concepts._counts.elsewhere import callers_level
 from st_concepts._counts.positions import positions
 from st_concepts._slots import KEYS
 from st_concepts.concepts import DEFAULT_WIDTH, Membership
-from st_concepts.stats import concept_test, null_model
+from st_concepts.stats import concept_test, null_model, p_text
 from st_concepts.tl._surroundings import Place
 
 # from this p on a concept is named in a warning
@@ -57,7 +57,7 @@ def warn_of_doubtful(names: list[str], test: dict[str, Any]) -> None:
     doubtful = [(n, p) for n, p in zip(names, test.get("pval", ()), strict=False) if p >= DOUBTED]
     if not doubtful:
         return
-    said = ", ".join(f"{name!r} (p = {p:.2g})" for name, p in doubtful[:5])
+    said = ", ".join(f"{name!r} (p = {p_text(p)})" for name, p in doubtful[:5])
     more = f" and {len(doubtful) - 5} more" if len(doubtful) > 5 else ""
     warnings.warn(
         f"Expression does not tell {said}{more} better than it tells labels of the same pattern that mean nothing. "
