@@ -7,6 +7,7 @@ from st_concepts.stats._association import AssociationResult, association_test
 from st_concepts.stats._concept_test import ConceptTestResult, concept_test
 from st_concepts.stats._covariance import shrinkage as shrinkage
 from st_concepts.stats._covariance import shrunk_covariance as shrunk_covariance
+from st_concepts.stats._dutilleul import dutilleul_test
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._graph import check_graph, section_codes, spatial_graph
 from st_concepts.stats._moran import MoranNull, moran_i, moran_null, moran_surrogates
@@ -40,6 +41,7 @@ __all__ = [
     "check_graph",
     "combine_sections",
     "concept_test",
+    "dutilleul_test",
     "fdr_bh",
     "moran_i",
     "moran_null",
