@@ -7,6 +7,7 @@ from st_concepts.stats._association import AssociationResult, association_test
 from st_concepts.stats._concept_test import ConceptTestResult, concept_test
 from st_concepts.stats._covariance import shrinkage as shrinkage
 from st_concepts.stats._covariance import shrunk_covariance as shrunk_covariance
+from st_concepts.stats._distance import DistanceNull, distance_null
 from st_concepts.stats._dutilleul import dutilleul_test
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._graph import check_graph, section_codes, spatial_graph
@@ -30,6 +31,7 @@ __all__ = [
     "AssociationResult",
     "CombinedResult",
     "ConceptTestResult",
+    "DistanceNull",
     "MoranNull",
     "NullModel",
     "PermutationNull",
@@ -41,6 +43,7 @@ __all__ = [
     "check_graph",
     "combine_sections",
     "concept_test",
+    "distance_null",
     "dutilleul_test",
     "fdr_bh",
     "moran_i",
