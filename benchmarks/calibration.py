@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from scipy.stats import false_discovery_control, mannwhitneyu
 
-from st_concepts.stats import association_test, moran_null, permutation_null, spatial_graph
+from st_concepts.stats import (
+    association_test,
+    distance_null,
+    dutilleul_test,
+    moran_null,
+    permutation_null,
+    spatial_graph,
+)
 
 LENGTHS = (2.0, 3.5, 6.0)  # of the smooth fields, in spot distances
 LAYERS = 5
@@ -127,6 +134,8 @@ def p_values(section: Section) -> dict[tuple[str, str], NDArray[np.float64]]:
     score, weights = discriminant(x, section.layer)
     bands, shuffle = moran_null(section.coords), permutation_null(len(x))
     singleton = moran_null(section.coords, scheme="singleton")
+    apart = distance_null(section.coords)
+    wide = distance_null(section.coords, scheme="wide")
 
     def test(target: NDArray[np.float64], null: object, own: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         return association_test(x, target, null, n_null=0, own_weights=own).pval  # type: ignore[arg-type]
@@ -141,12 +150,17 @@ def p_values(section: Section) -> dict[tuple[str, str], NDArray[np.float64]]:
         ("label", "Moran"): test(label, bands),
         ("label", "Moran, counted (1000)"): counted,
         ("label", "Moran singleton"): test(label, singleton),
+        ("label", "distance"): test(label, apart),
+        ("label", "distance, wide"): test(label, wide),
+        ("label", "Dutilleul"): dutilleul_test(x, label, section.coords).pval,
         ("neighbourhood", "permutation"): test(near, shuffle),
         ("neighbourhood", "Moran"): test(near, bands),
         ("neighbourhood", "Moran singleton"): test(near, singleton),
+        ("neighbourhood", "distance, wide"): test(near, wide),
         ("discriminant", "permutation"): test(score, shuffle),
         ("discriminant", "Moran, own term kept"): test(score, bands),
         ("discriminant", "Moran"): test(score, bands, weights),
+        ("discriminant", "distance, wide"): test(score, wide, weights),
     }
 
 

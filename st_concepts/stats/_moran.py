@@ -14,13 +14,11 @@ from st_concepts.stats._null import NullModel, dense, register
 from st_concepts.stats._spectrum import Scheme, Spectrum, decompose, draw_section
 from st_concepts.stats._sums import Sums
 from st_concepts.stats._tails import Moments, Shuffled
-from st_concepts.stats._tiles import balanced_tiles, tile_mean
-
-_MIN_SPOTS_PER_TILE = 4
+from st_concepts.stats._tiles import Units
 
 
 @dataclass(frozen=True)
-class _Recipe:
+class Recipe:
     """What is needed to build the null again for some of the spots."""
 
     coords: NDArray[np.float64] | None
@@ -50,7 +48,7 @@ class MoranNull(NullModel):
     parts: tuple[Spectrum, ...]
     average: sp.csr_array | None
     weights: sp.csr_array
-    recipe: _Recipe
+    recipe: Recipe
     name = "moran"
     what = "against targets with the same spatial autocorrelation"
     citation = (
@@ -220,8 +218,8 @@ def moran_null(
     scheme
         ``"singleton"``: random signs of the target's coefficients, each on its own (Wagner & Dray 2015). ``"bands"``
         (default): random directions within bands of neighbouring eigenvectors, whose width grows with the order of the
-        eigenvector (2, 2, 2, 3, 4, 6, 9, ..., half the order); the pair procedure of the paper, extended. Both keep
-        the mean, the variance and Moran's I exactly, section by section.
+        eigenvector (2, 2, 2, 3, 4, 6, 9, ..., half the order); the pair procedure of the paper, extended. ``"wide"``:
+        bands of 4, 4, 8, 16, ... All keep the mean, the variance and Moran's I exactly, section by section.
 
     Returns
     -------
@@ -261,44 +259,26 @@ def moran_null(
             "The Moran null needs spot coordinates or a spatial graph. Without either, test with null='permutation', "
             "which treats spots as independent."
         )
-    if scheme not in ("bands", "singleton"):
-        raise ValueError(f"scheme must be 'bands' or 'singleton'; got {scheme!r}.")
-    if exact_below < 2 or n_tiles < 2:
-        raise ValueError(f"exact_below and n_tiles must be at least 2; got {exact_below} and {n_tiles}.")
     xy = None if coords is None else check_coords(coords)
     n_obs = len(xy) if xy is not None else sp.csr_array(graph).shape[0]
     codes = section_codes(sections, n_obs)
     user_graph = None if graph is None else check_graph(graph, n_obs, codes)
-    recipe = _Recipe(xy, user_graph, kind, exact_below, n_tiles, scheme)
+    recipe = Recipe(xy, user_graph, kind, exact_below, n_tiles, scheme)
 
-    size = np.bincount(codes)
-    if size.max(initial=0) < 2:
-        raise ValueError("Every section has a single spot, so there is nothing to randomise; check `sections`.")
-    number = _units_per_section(size, exact_below, n_tiles)
-    average = None
-    unit_codes = codes
-    if (number < size).any():
-        if xy is None:
-            raise ValueError(
-                f"A section has {size.max()} spots, too many for an exact decomposition (limit {exact_below}); "
-                "pass coords as well, so that tiles can be cut, or raise exact_below."
-            )
-        average = tile_mean(balanced_tiles(xy, number, codes))
-        unit_codes = np.repeat(np.arange(len(size)), number)
+    units = Units.of(xy, codes, exact_below, n_tiles)
+    average = units.average
     if user_graph is None and xy is not None:
         # tiles are cut at medians, so their centres line up without being a grid
         units_kind: GraphKind = kind if average is None else "delaunay"
-        weights = spatial_graph(xy if average is None else average @ xy, unit_codes, kind=units_kind)
+        weights = spatial_graph(xy if average is None else average @ xy, units.sections, kind=units_kind)
     elif average is None:
         weights = user_graph
     else:
         members = average.copy()
         members.data[:] = 1.0
-        weights = check_graph(members @ user_graph @ members.T, len(unit_codes), unit_codes)
+        weights = check_graph(members @ user_graph @ members.T, len(units.sections), units.sections)
     weights = row_standardised(weights)
-    parts = tuple(
-        decompose(weights, np.flatnonzero(unit_codes == code), scheme) for code in np.flatnonzero(number >= 2)
-    )
+    parts = tuple(decompose(weights[rows][:, rows].toarray(), rows, scheme) for rows in units.randomised)
     return MoranNull(codes, parts, average, weights, recipe)
 
 
@@ -355,9 +335,3 @@ def moran_surrogates(
         out[:, part.units] = unit[part.units].mean() + coef[:, span] @ part.vectors.T
         first = span.stop
     return out
-
-
-def _units_per_section(size: NDArray[np.intp], exact_below: int, n_tiles: int) -> NDArray[np.intp]:
-    shrink = len(size) ** (1 / 3)
-    tiles = np.minimum(max(int(n_tiles / shrink), 2), np.maximum(size // _MIN_SPOTS_PER_TILE, 1))
-    return np.where(size <= max(exact_below / shrink, 2), size, tiles)

@@ -150,7 +150,7 @@ class DrawnCounter(Counter):
 
 
 NULLS: Registry[type[NullModel]] = Registry(
-    "null model", NullModel, "st_concepts.stats", first=("moran", "permutation"), classes=True
+    "null model", NullModel, "st_concepts.stats", first=("moran", "permutation", "none"), classes=True
 )
 register = NULLS.register
 

@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 import scipy.linalg
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
-Scheme = Literal["bands", "singleton"]
+Scheme = Literal["bands", "wide", "singleton"]
+SCHEMES: tuple[Scheme, ...] = ("bands", "wide", "singleton")
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Spectrum:
     blocks: NDArray[np.intp]
 
 
-def decompose(weights: sp.csr_array, units: NDArray[np.intp], scheme: Scheme) -> Spectrum:
-    w = weights[units][:, units].toarray()
+def decompose(w: NDArray[np.float64], units: NDArray[np.intp], scheme: Scheme) -> Spectrum:
+    """Eigenvectors of the weights ``w`` between ``units``, orthogonal to the constant."""
     centred = w - w.mean(axis=0) - w.mean(axis=1)[:, None] + w.mean()
     # push the constant vector below all others, so that it cannot mix with other vectors of eigenvalue 0
     bound = np.abs(centred).sum(axis=1).max() + 1.0
@@ -35,11 +35,14 @@ def decompose(weights: sp.csr_array, units: NDArray[np.intp], scheme: Scheme) ->
 
 
 def _bands(n: int, scheme: Scheme) -> NDArray[np.intp]:
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme must be one of {', '.join(map(repr, SCHEMES))}; got {scheme!r}.")
     if scheme == "singleton":
         return np.arange(n)
-    widths, used = [], 0
+    widths: list[int] = []
+    used, least, part = (0, 4, 1) if scheme == "wide" else (0, 2, 2)
     while used < n:
-        widths.append(min(max(2, used // 2), n - used))
+        widths.append(min(max(least, used // part), n - used))
         used += widths[-1]
     if len(widths) > 1 and widths[-1] < widths[-2] / 2:
         last = widths.pop()
