@@ -9,7 +9,7 @@ from st_concepts.stats._concept_test import p_text as p_text
 from st_concepts.stats._contrast import Contrast as Contrast
 from st_concepts.stats._covariance import shrinkage as shrinkage
 from st_concepts.stats._covariance import shrunk_covariance as shrunk_covariance
-from st_concepts.stats._distance import DistanceNull, distance_null
+from st_concepts.stats._distance import distance_null
 from st_concepts.stats._dutilleul import dutilleul_test
 from st_concepts.stats._fdr import fdr_bh
 from st_concepts.stats._graph import check_graph as check_graph
