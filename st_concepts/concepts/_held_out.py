@@ -97,7 +97,7 @@ def random_folds(codes: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
     rng = np.random.default_rng(seed)
     folds = np.zeros(len(y), dtype=np.intp)
     size = np.bincount(y)
-    n_folds = int(np.clip(size[size > 0].min(initial=2), 2, N_FOLDS))
+    n_folds = int(np.clip(size[size > 0].min(initial=N_FOLDS), 2, N_FOLDS))
     for j in np.unique(y):
         spots = rng.permutation(np.flatnonzero(y == j))
         folds[spots] = np.arange(len(spots)) % n_folds

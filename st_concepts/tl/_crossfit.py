@@ -115,8 +115,10 @@ def cross_fit(
         model.fit(**{"progress": False, **dict(fit_options or {})})
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"adata\.obs\[.*label")  # said above
-            concepts(train, model, groupby, estimator=estimator, unlabelled=unlabelled, missing=missing)
-        score_concepts(test, model, concepts=train)
+            how: dict[str, Any] = {"estimator": estimator, "unlabelled": unlabelled, "missing": missing}
+            # the labels of a fold are not tested: what is asked for is their scores
+            concepts(train, model, groupby, section_key=section_key, n_null=0, **how)
+        score_concepts(test, model, concepts=train, section_key=section_key)
         parts.append(test.obsm[KEYS.SCORE].set_axis(read_concepts(train).labels, axis=1))
     frame = pd.concat(parts).reindex(adata.obs_names)
     return Result(obsm={key_added: frame})
