@@ -101,8 +101,8 @@ def remove(adata: AnnData, slots: Iterable[tuple[str, str]]) -> list[str]:
 
 # by part of the AnnData: slots of one set of concepts, of which a second set has its own
 _OF_A_SET = {
-    "obs": (KEYS.DISAGREEMENT, KEYS.GROUP),
-    "obsm": (KEYS.SCORE, KEYS.MEMBERS, KEYS.CROSS_FIT),
+    "obs": (KEYS.DISAGREEMENT, KEYS.LABEL, KEYS.GROUP),
+    "obsm": (KEYS.SCORE, KEYS.MEMBERS, KEYS.PROBABILITY, KEYS.CROSS_FIT),
     "varm": (KEYS.SALIENCY, KEYS.GRADIENT),
     "uns": (KEYS.RANK, KEYS.SALIENCY),
 }
