@@ -96,7 +96,7 @@ class Labelling:
             codes[rows[here]] = -1
             vectors = self._vectors(some, of_some, codes[part], problem)
             projected = embedding @ vectors.T.astype(embedding.dtype)
-            scores[here] = (projected[rows[here]] - projected.mean(axis=0)) / projected.std(axis=0)
+            scores[here] = (projected[rows[here]] - projected.mean(axis=0)) / np.maximum(projected.std(axis=0), 1e-12)
         return HeldOut(rows, problem.codes[rows], scores), folds
 
     def _vectors(
@@ -108,18 +108,18 @@ class Labelling:
         if len(there) < 2:
             return out
         at = {int(c): i for i, c in enumerate(there)}
-        shares = np.zeros((len(codes), len(there)), dtype=bool)
-        shares[codes >= 0, np.searchsorted(there, codes[codes >= 0])] = True
-        sides: NDArray[np.bool_] | NDArray[np.float64] = shares
+        dense = np.where(codes >= 0, np.searchsorted(there, codes), -1)
+        shares: NDArray[np.float64] | None = None
         if self.learn and self.estimator.takes_weights:
-            dense = np.where(codes >= 0, np.searchsorted(there, codes), -1)
-            sides = soft_labels(seen.latent, embedding, dense, len(there), around=seen.around).shares
-        total = sides.sum(axis=1)
+            shares = soft_labels(seen.latent, embedding, dense, len(there), around=seen.around).shares
         for row, picked in enumerate(problem.picked):
-            if picked in at:
-                inside = sides[:, at[picked]]
-                outside = total.astype(bool) & ~inside if sides is shares else total - inside
-                out[row] = self.estimator.function(embedding, inside, outside)
+            if picked not in at:
+                continue
+            if shares is None:
+                sides = dense == at[picked], (dense >= 0) & (dense != at[picked])
+            else:
+                sides = shares[:, at[picked]], shares.sum(axis=1) - shares[:, at[picked]]
+            out[row] = self.estimator.function(embedding, *sides)
         return out
 
 

@@ -150,7 +150,9 @@ class ConceptSet:
         c = self.context
         if c is None:
             return self
-        return replace(self, vectors=c.alone, center=c.alone_center, scale=c.alone_scale, context=None, calibration=None)
+        return replace(
+            self, vectors=c.alone, center=c.alone_center, scale=c.alone_scale, context=None, calibration=None
+        )
 
     @property
     def directions(self) -> np.ndarray:
