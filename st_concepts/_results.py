@@ -101,8 +101,8 @@ def remove(adata: AnnData, slots: Iterable[tuple[str, str]]) -> list[str]:
 
 # by part of the AnnData: slots of one set of concepts, of which a second set has its own
 _OF_A_SET = {
-    "obs": (KEYS.DISAGREEMENT, KEYS.GROUP),
-    "obsm": (KEYS.SCORE, KEYS.SCORE_ALONE, KEYS.MEMBERS, KEYS.WEIGHT, KEYS.CROSS_FIT),
+    "obs": (KEYS.DISAGREEMENT, KEYS.LABEL, KEYS.GROUP),
+    "obsm": (KEYS.SCORE, KEYS.SCORE_ALONE, KEYS.MEMBERS, KEYS.WEIGHT, KEYS.PROBABILITY, KEYS.CROSS_FIT),
     "varm": (KEYS.SALIENCY, KEYS.GRADIENT, KEYS.GRADIENT_ALONE, KEYS.SALIENCY_CONTEXT),
     "uns": (KEYS.RANK, KEYS.SALIENCY),
 }

@@ -10,6 +10,7 @@ class _Keys(NamedTuple):
     # obs
     BATCH: str = "section"
     DISAGREEMENT: str = "concept_disagreement"
+    LABEL: str = "concept_label"
     GROUP: str = "concept_group"
     # obsm
     SPATIAL: str = "spatial"
@@ -18,6 +19,7 @@ class _Keys(NamedTuple):
     SCORE_ALONE: str = "concept_score_alone"
     MEMBERS: str = "concept_members"
     WEIGHT: str = "concept_weight"
+    PROBABILITY: str = "concept_probability"
     CROSS_FIT: str = "concept_score_crossfit"
     PATTERN: str = "concept_pattern"
     SPATIAL_SALIENCY: str = "spatial_saliency"

@@ -176,6 +176,36 @@ def run(
 
 
 @app.command()
+def score(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Another section with raw counts, never changed; as for run.")
+    ],
+    concepts: Annotated[Path, typer.Option(help="What st-concepts run wrote for the annotated section.")],
+    model: Annotated[Path, typer.Option(help="What run --model wrote.")],
+    out: Annotated[Path, typer.Option(help="Result, .h5ad or .zarr; .zarr of a SpatialData IN is SpatialData.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="Also write the predicted labels as CSV: spot, label, probability.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Probability below which a spot is given no label.")
+    ] = 0.0,
+    layer: Annotated[
+        str | None, typer.Option(help="Layer that holds the raw counts; by default that of the model.")
+    ] = None,
+    section_key: Annotated[
+        str | None, typer.Option(help="Column of obs with the section of each spot, where IN holds several.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="What IN is, if it is not recognised.")] = None,
+    table: Annotated[str | None, typer.Option(help="Table of a SpatialData store, if it has several.")] = None,
+) -> None:
+    """Score another section with the concepts of a result, and predict the layer of its spots."""
+    from st_concepts.cli._score import ScoreFiles, run_score
+
+    files = ScoreFiles(source, concepts, model, out, labels)
+    run_score(files, kind=kind, table=table, layer=layer, section_key=section_key, threshold=threshold)
+
+
+@app.command()
 def report(
     source: Annotated[Path, typer.Argument(metavar="RESULT", help="What st-concepts run wrote, .h5ad or .zarr.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write, .html.")],

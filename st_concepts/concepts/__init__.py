@@ -1,5 +1,6 @@
 """Concept vectors: estimators, membership, and the set that is kept with the data."""
 
+from st_concepts.concepts._calibration import Calibration as Calibration
 from st_concepts.concepts._concept_set import Averages as Averages
 from st_concepts.concepts._concept_set import ConceptSet, read_concepts
 from st_concepts.concepts._concept_set import score_frame as score_frame

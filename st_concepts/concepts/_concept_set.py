@@ -13,6 +13,7 @@ from anndata import AnnData
 from st_concepts._counts.frames import plain
 from st_concepts._names import as_name, unknown_name
 from st_concepts._slots import KEYS, concept_slot, safe_labels
+from st_concepts.concepts._calibration import Calibration
 
 
 class Averages(Protocol):
@@ -83,6 +84,8 @@ class ConceptSet:
         What they see of the surroundings; `None` where they see the spot alone.
     test
         Whether the latent space holds these layers, see `st_concepts.tl.concepts`.
+    calibration
+        How scores become probabilities; `None` where there were no labels to learn that from.
     model_info
         What the model is, as text and numbers: ``kind``, ``n_latent``, ``epochs``, ``held_out_nll``, ``layer``,
         ``section_key``, ``seed``, ``version``, ...; empty where that was not kept.
@@ -98,6 +101,7 @@ class ConceptSet:
     model_info: dict[str, Any] = field(default_factory=dict)
     context: Context | None = None
     test: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @classmethod
     def of(
@@ -146,7 +150,9 @@ class ConceptSet:
         c = self.context
         if c is None:
             return self
-        return replace(self, vectors=c.alone, center=c.alone_center, scale=c.alone_scale, context=None)
+        return replace(
+            self, vectors=c.alone, center=c.alone_center, scale=c.alone_scale, context=None, calibration=None
+        )
 
     @property
     def directions(self) -> np.ndarray:
@@ -214,7 +220,7 @@ class ConceptSet:
 
     def to_uns(self) -> dict[str, Any]:
         """A dictionary that h5ad and zarr keep unchanged."""
-        context = None if self.context is None else self.context.to_uns()
+        more = {name: None if one is None else one.to_uns() for name, one in self._parts}
         return {
             "names": np.array(self.names, dtype=object),
             "labels": np.array(self.labels, dtype=object),
@@ -225,7 +231,11 @@ class ConceptSet:
             "model": self.model,
             "params": dict(self.params),
             "model_info": dict(self.model_info),
-        } | {name: value for name, value in (("context", context), ("test", dict(self.test))) if value}
+        } | {name: value for name, value in (more | {"test": dict(self.test)}).items() if value}
+
+    @property
+    def _parts(self) -> tuple[tuple[str, Context | Calibration | None], ...]:
+        return ("context", self.context), ("calibration", self.calibration)
 
     @classmethod
     def from_uns(cls, stored: Mapping[str, Any]) -> ConceptSet:
@@ -244,6 +254,7 @@ class ConceptSet:
             model_info=_values(stored.get("model_info", {})),
             context=Context.from_uns(stored["context"]) if "context" in stored else None,
             test=_values(stored.get("test", {})),
+            calibration=Calibration.from_uns(stored["calibration"]) if "calibration" in stored else None,
         )
 
 

@@ -17,6 +17,7 @@ from st_concepts._counts.kind import is_sparse
 from st_concepts._counts.labels import Labels, clean_labels, is_boolean, missing_words
 from st_concepts._distributed import all_reduce
 from st_concepts._names import as_names, check_filled, unknown_name
+from st_concepts.concepts._calibrated import Labelling
 from st_concepts.concepts._held_out import held_out, random_folds
 from st_concepts.concepts._membership import Membership, asked_for, from_labels, from_masks
 from st_concepts.concepts._seen import ContextOption, Problem, Seen
@@ -44,6 +45,8 @@ class Defined:
         alone.
     auroc
         Of each concept out of fold, float64 ``(n_concepts,)``, NaN where it cannot be told; `None` without labels.
+    labelling
+        What they were made of, to find out what they say of labels that they did not see; `None` without labels.
     params
         What is kept of how they were defined.
     """
@@ -55,6 +58,7 @@ class Defined:
     width: float = 0.0
     alone: np.ndarray | None = None
     auroc: np.ndarray | None = None
+    labelling: Labelling | None = None
     params: dict[str, Any] = field(default_factory=dict)
 
 
@@ -87,6 +91,8 @@ class Layers:
         Spots inside and outside each.
     learn
         Whether unlabelled spots are assigned softly and help, where the estimator takes weights.
+    against_rest
+        Whether each label is compared with all others.
     kind
         ``"groupby"``, or ``"mask"`` for a column that was given as a mask.
     params
@@ -97,6 +103,7 @@ class Layers:
     labels: Labels
     membership: Membership
     learn: bool
+    against_rest: bool
     kind: str
     params: dict[str, Any]
     looks_around: bool = True
@@ -127,16 +134,16 @@ class Layers:
         params: dict[str, Any] = {"groupby": column if kind == "groupby" else ""}
         params["reference"] = ", ".join(as_names(reference))
         params |= _asked(reference, missing)
-        learn = learn and isinstance(reference, str) and reference == "rest"
-        return cls(column, labels, found.check(), learn, kind, params)
+        rest = isinstance(reference, str) and reference == "rest"
+        return cls(column, labels, found.check(), learn and rest, rest, kind, params)
 
     def define(self, section: Section, estimator: Estimator, seen: Seen, context: ContextOption) -> Defined:
         """A vector for each label."""
-        if not self.learn:
+        if not self.against_rest:
             return _of_members(self.membership, estimator, seen, context, learn=False, params=self.params)
         picked = [self.labels.names.index(n) for n in self.membership.names]
         problem = Problem(self.labels.codes[seen.usable], len(self.labels.names), picked)
-        return _solve(self.membership, [problem], estimator, seen, context, learn=True, params=self.params)
+        return _solve(self.membership, [problem], estimator, seen, context, learn=self.learn, params=self.params)
 
 
 @dataclass(frozen=True)
@@ -270,10 +277,11 @@ def _solve(
         kept["context_auroc"] = np.array(list(compared.values()), dtype=np.float64)
     if soft is not None:
         kept["label_trust"] = soft.trust
+    made_of = Labelling(problems, estimator, learn, width)
     if width == 0:
-        return Defined(named.names, vectors, named, soft, auroc=auroc, params=params | kept)
-    alone = _vectors(estimator, seen.latent, sides)
-    return Defined(named.names, seen.in_latent_units(vectors), named, soft, width, alone, auroc, params | kept)
+        return Defined(named.names, vectors, named, soft, auroc=auroc, labelling=made_of, params=params | kept)
+    alone, vectors = _vectors(estimator, seen.latent, sides), seen.in_latent_units(vectors)
+    return Defined(named.names, vectors, named, soft, width, alone, auroc, made_of, params | kept)
 
 
 def _auroc(embedding: np.ndarray, problem: Problem) -> np.ndarray:

@@ -4,6 +4,7 @@ from st_concepts.tl._concepts import concepts
 from st_concepts.tl._crossfit import cross_fit
 from st_concepts.tl._embed import embed
 from st_concepts.tl._gene_concepts import gene_concepts
+from st_concepts.tl._predict_labels import predict_labels
 from st_concepts.tl._rank_genes import STATISTICS as STATISTICS
 from st_concepts.tl._rank_genes import rank_genes_concepts
 from st_concepts.tl._saliency import saliency
@@ -16,6 +17,7 @@ __all__ = [
     "cross_fit",
     "embed",
     "gene_concepts",
+    "predict_labels",
     "rank_genes_concepts",
     "saliency",
     "saliency_map",

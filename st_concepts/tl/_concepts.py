@@ -228,11 +228,20 @@ def _result(section: Section, made: ConceptSet, defined: Defined, place: Place) 
         made.slot(slot): gene_frame(values, section.encoder.var_names, adata.var_names, made.labels)
         for slot, values in concept_gradients(section, made, around).items()
     }
+    doubt: dict[str, np.ndarray] = {}
+    if defined.labelling is not None:
+        found_out = defined.labelling.calibrate(place.seen)
+        made = replace(made, calibration=found_out.calibration)
+        if soft is not None and found_out.disagreement is not None:
+            doubt[made.slot(KEYS.DISAGREEMENT)] = np.full(adata.n_obs, np.nan, dtype=np.float32)
+            doubt[made.slot(KEYS.DISAGREEMENT)][found.usable] = found_out.disagreement
     return Result(
+        obs=doubt,
         obsm=frames,
         varm=gradients,
         uns={str(made.params["key"]): made.to_uns()},
-        stale=[("obs", made.slot(KEYS.DISAGREEMENT))]
+        stale=[("obs", made.slot(slot)) for slot in (KEYS.DISAGREEMENT, KEYS.LABEL)]
+        + [("obsm", made.slot(KEYS.PROBABILITY))]
         + ([] if soft is not None else [("obsm", made.slot(KEYS.WEIGHT))])
         + ([] if made.context is not None else made.alone_slots),
     )
