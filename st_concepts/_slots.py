@@ -78,6 +78,17 @@ def saliency_layer(label: str, key_added: str = KEYS.SALIENCY_MAP) -> str:
     return f"{key_added}_{label}"
 
 
+def surroundings_slot(key_added: str) -> str:
+    """Table in ``varm`` beside that of saliency under ``key_added``, with the share of the surroundings.
+
+    Examples
+    --------
+    >>> surroundings_slot(KEYS.SALIENCY) == KEYS.SALIENCY_CONTEXT
+    True
+    """
+    return f"{key_added}_context"
+
+
 def concept_slot(base: str, key_added: str = KEYS.CONCEPTS) -> str:
     """Slot that belongs to a set of concepts: a second set, under another key, gets slots of its own.
 
