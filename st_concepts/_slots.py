@@ -28,6 +28,8 @@ class _Keys(NamedTuple):
     SALIENCY_CONTEXT: str = "concept_saliency_context"
     # layers: prefix + "_" + safe label of the concept
     SALIENCY_MAP: str = "concept_saliency"
+    OWN_MAP: str = "concept_own_saliency"
+    CONTEXT_MAP: str = "concept_context_saliency"
     # uns
     CONCEPTS: str = "concepts"
     GENE_CONCEPTS: str = "gene_concepts"
@@ -37,6 +39,8 @@ class _Keys(NamedTuple):
 
 
 KEYS = _Keys()
+# what the layers of a map begin with, by part of the saliency
+MAP_SLOTS = {"both": KEYS.SALIENCY_MAP, "own": KEYS.OWN_MAP, "surroundings": KEYS.CONTEXT_MAP}
 
 
 def safe_labels(names: Iterable[str]) -> list[str]:
