@@ -1,5 +1,5 @@
 """Results as tidy tables; nothing here writes."""
 
-from st_concepts.get._tables import concept_scores, markers
+from st_concepts.get._tables import concept_scores, markers, saliency_parts
 
-__all__ = ["concept_scores", "markers"]
+__all__ = ["concept_scores", "markers", "saliency_parts"]
