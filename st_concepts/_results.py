@@ -14,7 +14,7 @@ from anndata import AnnData
 
 from st_concepts._counts.frames import drop_column
 from st_concepts._counts.layers import layers_of
-from st_concepts._slots import KEYS, concept_slot
+from st_concepts._slots import KEYS, MAP_SLOTS, concept_slot, surroundings_slot
 
 P = ParamSpec("P")
 
@@ -107,7 +107,7 @@ _OF_A_SET = {
     "uns": (KEYS.RANK, KEYS.SALIENCY),
 }
 # slots that begin so, with an underscore and more: tables of a ranking, maps of a concept
-_BEGIN_IN_A_SET = {"varm": (KEYS.RANK,), "layers": (KEYS.SALIENCY_MAP,), "uns": (KEYS.SALIENCY,)}
+_BEGIN_IN_A_SET = {"varm": (KEYS.RANK,), "layers": tuple(MAP_SLOTS.values()), "uns": tuple(MAP_SLOTS.values())}
 _OTHERS = {
     "obsm": (KEYS.LATENT, KEYS.PATTERN, KEYS.SPATIAL_SALIENCY),
     "uns": (KEYS.GENE_CONCEPTS, KEYS.SPATIAL_SALIENCY),
@@ -147,7 +147,7 @@ def found_slots(adata: AnnData) -> list[tuple[str, str]]:
             exact.add(("uns", key))
             begin.add(("varm", key))
         elif set(params) >= _SALIENCY:
-            exact |= {("uns", key), ("varm", key), ("layers", key)}
+            exact |= {("uns", key), ("varm", key), ("varm", surroundings_slot(key)), ("layers", key)}
         elif set(_mapping(entry)) >= {"names", "labels", "vectors", "genes", "tables", "model"}:
             exact.add(("uns", key))
     return [

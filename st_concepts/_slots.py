@@ -30,6 +30,8 @@ class _Keys(NamedTuple):
     SALIENCY_CONTEXT: str = "concept_saliency_context"
     # layers: prefix + "_" + safe label of the concept
     SALIENCY_MAP: str = "concept_saliency"
+    OWN_MAP: str = "concept_own_saliency"
+    CONTEXT_MAP: str = "concept_context_saliency"
     # uns
     CONCEPTS: str = "concepts"
     GENE_CONCEPTS: str = "gene_concepts"
@@ -39,6 +41,8 @@ class _Keys(NamedTuple):
 
 
 KEYS = _Keys()
+# what the layers of a map begin with, by part of the saliency
+MAP_SLOTS = {"both": KEYS.SALIENCY_MAP, "own": KEYS.OWN_MAP, "surroundings": KEYS.CONTEXT_MAP}
 
 
 def safe_labels(names: Iterable[str]) -> list[str]:
@@ -78,6 +82,17 @@ def _safe(name: str) -> str:
 def saliency_layer(label: str, key_added: str = KEYS.SALIENCY_MAP) -> str:
     """Name of the layer that holds the per-spot saliency of the concept with safe label ``label``."""
     return f"{key_added}_{label}"
+
+
+def surroundings_slot(key_added: str) -> str:
+    """Table in ``varm`` beside that of saliency under ``key_added``, with the share of the surroundings.
+
+    Examples
+    --------
+    >>> surroundings_slot(KEYS.SALIENCY) == KEYS.SALIENCY_CONTEXT
+    True
+    """
+    return f"{key_added}_context"
 
 
 def concept_slot(base: str, key_added: str = KEYS.CONCEPTS) -> str:

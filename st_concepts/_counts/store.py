@@ -17,7 +17,7 @@ _CHUNK = 1_000_000
 
 
 class LayerWriter:
-    """Rows of one layer, dense or CSR, appended to a zarr store that appears under its name only once complete.
+    """Rows of one layer, or columns of a dense one, in a zarr store that appears under its name only once complete.
 
     Parameters
     ----------
@@ -74,6 +74,10 @@ class LayerWriter:
         else:
             self._dense[rows] = block
         self._row = rows.stop
+
+    def put(self, columns: slice, block: np.ndarray) -> None:
+        """Write columns of a dense layer."""
+        self._dense[:, columns] = block
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:

@@ -18,13 +18,54 @@ from st_concepts.attribution._group import group_attributions
 from st_concepts.attribution._inputs import profile_baseline
 from st_concepts.attribution._methods.base import Method, Options
 from st_concepts.attribution._result import Batch, GroupAttribution
-from st_concepts.concepts import ConceptSet, Membership, membership, read_concepts
+from st_concepts.concepts import ConceptSet, Membership, kept_neighbours, membership, read_concepts
 from st_concepts.models import Encoder, FeatureMatrix, Section, Surroundings, as_encoder
 
 Baseline: TypeAlias = str | np.ndarray | pd.Series
 BASELINES = ("others", "mean", "zero")
 # reference spots of expected gradients where a group offers more
 N_REFERENCES = 200
+
+
+@dataclass(frozen=True)
+class Attributions:
+    """Mean attributions of concept scores over the spots of each, in two parts.
+
+    Attributes
+    ----------
+    own
+        float64 ``(n_concepts, n_vars)``: of what concepts see in the spots themselves.
+    surroundings
+        The same of what they see around them; `None` where they see the spot alone.
+    differences
+        float64 ``(n_parts, n_concepts)``: what the parts sum to, mean score of the spots less that of the baseline;
+        `None` for methods without one.
+    path
+        As in `GroupAttribution`.
+    """
+
+    own: np.ndarray
+    surroundings: np.ndarray | None
+    differences: np.ndarray | None
+    path: str
+
+    @classmethod
+    def of(cls, found: GroupAttribution, n_parts: int) -> Self:
+        """From groups that are the concepts, once for each part."""
+        parts = np.split(found.values[:, 0], n_parts)
+        difference = found.score_difference
+        differences = None if difference is None else difference[:, 0].reshape(n_parts, -1)
+        return cls(parts[0], parts[1] if n_parts > 1 else None, differences, found.path)
+
+    @property
+    def values(self) -> np.ndarray:
+        """Both parts together."""
+        return self.own if self.surroundings is None else self.own + self.surroundings
+
+    @property
+    def score_difference(self) -> np.ndarray | None:
+        """float64 ``(n_concepts,)``, of both parts together."""
+        return None if self.differences is None else self.differences.sum(0)
 
 
 @dataclass(frozen=True)
@@ -37,18 +78,35 @@ class Explained(Section):
         Vectors, scale and names.
     members
         Spots inside and outside each concept.
+    around
+        Surroundings that the concepts look at; `None` where they see the spot alone.
     """
 
     concepts: ConceptSet
     members: Membership
+    around: Surroundings | None = None
 
     @classmethod
     def read(cls, adata: AnnData, model: Any, *, layer: str | None = None, key: str = KEYS.CONCEPTS) -> Self:
-        """Read the concepts of ``adata`` and check that they are the model's."""
+        """Read the concepts of ``adata`` and check that they are the model's.
+
+        Of concepts with a context, where the surroundings are not known here, what they see in the spot alone.
+
+        Warns
+        -----
+        UserWarning
+            That.
+        """
         made = read_concepts(adata, key)
         made.check_model(as_encoder(model).fingerprint)
         seen = Section.open(adata, model, layer=layer or made.layer)
-        return cls(adata, seen.encoder, seen.layer, made, membership(adata, made))
+        return cls.of(seen, made, membership(adata, made), kept_neighbours(seen, made))
+
+    @classmethod
+    def of(cls, section: Section, made: ConceptSet, members: Membership, around: Surroundings | None) -> Self:
+        """Concepts on a section, by what they see in the spot alone where there are no surroundings."""
+        made = made if around is not None else made.alone
+        return cls(section.adata, section.encoder, section.layer, made, members, around)
 
     def chosen(self, concepts: str | Sequence[str] | None) -> list[int]:
         """Positions of the concepts asked for; `None` is all."""
@@ -123,6 +181,24 @@ class Explained(Section):
         found = sp.vstack(parts, format="csr")
         return [found[np.searchsorted(every, rows)] for rows in drawn]
 
+    def weights(self, chosen: Sequence[int]) -> np.ndarray:
+        """How much each spot counts for each chosen concept, float64 ``(n_obs, n)``.
+
+        First for what concepts see in the spot, then, where they see the surroundings, for that: a spot counts as much
+        as the spots of the concept look at it, so that columns have the same sums.
+        """
+        inside = self.members.inside[:, list(chosen)].astype(np.float64)
+        if self.around is None or self.concepts.context is None:
+            return inside
+        moved = self.around.spread(inside, self.concepts.context.width)
+        return np.concatenate([inside, np.maximum(moved, 0.0)], axis=1)
+
+    def directions(self, chosen: Sequence[int]) -> np.ndarray:
+        """What each column of `weights` is attributed to, ``(n_columns, n_latent)``, in units of the scores."""
+        own, further = self.concepts.directions, self.concepts.directions_around
+        parts = [own] if further is None else [own, further]
+        return np.concatenate([part[list(chosen)] for part in parts])
+
     def attributions(
         self,
         chosen: Sequence[int],
@@ -130,48 +206,48 @@ class Explained(Section):
         method: Method,
         baseline: Baseline = "others",
         options: Options | None = None,
-        directions: np.ndarray | None = None,
         encoder: Encoder | None = None,
-    ) -> GroupAttribution:
-        """Mean attribution over the spots of each chosen concept (positions), which are the groups.
+    ) -> Attributions:
+        """Mean attribution of the score of each chosen concept (positions) over its spots.
 
-        ``directions`` has one vector per group ``(len(chosen), n_latent)``; `None` is all latent dimensions.
         ``encoder`` is another encoder of the same features.
         """
         options = options or Options()
-        inside = self.members.inside[:, list(chosen)]
+        weights, directions = self.weights(chosen), self.directions(chosen)
+        n_parts = len(directions) // len(chosen)
         base, references = None, None
         if method.form.needs_references:
-            references = self.references(chosen, baseline, options.seed)
+            references = self.references(chosen, baseline, options.seed) * n_parts
         elif method.needs_baseline:
-            base = self.baselines(chosen, baseline)
+            base = np.tile(self.baselines(chosen, baseline), (n_parts, 1))
         # random numbers are dealt spot by spot, so leaving spots out would change those of the others
         every = method.is_random
-
-        def batches() -> Iterator[Batch]:
-            first = True
-            for rows, features, _, codes in self.batches(share=not every):
-                used = np.arange(features.shape[0]) if every else np.flatnonzero(inside[rows].any(1))
-                if used.size or (first and size() > 1):  # a process without spots has sums, too
-                    first = False
-                    whole = used.size == features.shape[0]
-                    yield Batch(
-                        features if whole else features[used],
-                        inside[rows][used].astype(np.float64),
-                        codes if codes is None else codes[used],
-                    )
-
-        return group_attributions(
+        found = group_attributions(
             encoder or self.encoder,
-            batches(),
+            self._batches(weights, every=every),
             method=method,
             concepts=directions,
-            paired=directions is not None,
+            paired=True,
             baselines=base,
             references=references,
             options=options,
             shared=not every,
         )
+        return Attributions.of(found, n_parts)
+
+    def _batches(self, weights: np.ndarray, *, every: bool) -> Iterator[Batch]:
+        """Spots that have weight, or every spot, which all processes then go through."""
+        first = True
+        for rows, features, _, codes in self.batches(share=not every):
+            used = np.arange(features.shape[0]) if every else np.flatnonzero(weights[rows].any(1))
+            if used.size or (first and size() > 1):  # a process without spots has sums, too
+                first = False
+                whole = used.size == features.shape[0]
+                yield Batch(
+                    features if whole else features[used],
+                    weights[rows][used],
+                    codes if codes is None else codes[used],
+                )
 
 
 def concept_gradients(section: Section, made: ConceptSet, around: Surroundings | None = None) -> dict[str, np.ndarray]:

@@ -19,6 +19,11 @@ from st_concepts.concepts._membership import from_labels as from_labels
 from st_concepts.concepts._membership import from_masks as from_masks
 from st_concepts.concepts._membership import from_scores as from_scores
 from st_concepts.concepts._membership import reference_labels as reference_labels
+from st_concepts.concepts._place import Place as Place
+from st_concepts.concepts._place import check_context as check_context
+from st_concepts.concepts._place import kept_neighbours as kept_neighbours
+from st_concepts.concepts._place import neighbours as neighbours
+from st_concepts.concepts._place import place_of as place_of
 from st_concepts.concepts._seen import DEFAULT_WIDTH as DEFAULT_WIDTH
 from st_concepts.concepts._seen import ContextOption as ContextOption
 from st_concepts.concepts._seen import Seen as Seen

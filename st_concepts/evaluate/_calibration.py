@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import sections_of
 from st_concepts._slots import KEYS
-from st_concepts.concepts import membership, read_concepts, scores
+from st_concepts.concepts import ConceptView
 from st_concepts.stats import NullModel, association_test, find_null, null_model
 
 _WAVES = 64  # random Fourier features a field
@@ -44,7 +44,8 @@ def calibration(
     nulls
         Null models to try, as in ``stc.tl.rank_genes_concepts``.
     target
-        ``"label"``: inside or outside; ``"score"``: the concept score.
+        ``"label"``: inside or outside; ``"score"``: the concept score, of what concepts see in the spot alone, as when
+        genes are tested.
     lengths
         Correlation lengths of the fields, in median distances between neighbouring spots.
     n_genes
@@ -89,18 +90,14 @@ def calibration(
     if KEYS.SPATIAL not in adata.obsm:
         raise KeyError("adata.obsm['spatial'] is missing: the made-up genes need the position of each spot.")
     sections, coords = sections_of(adata, section_key, concepts_key=concepts_key).codes, positions(adata)
-    concepts = read_concepts(adata, concepts_key)
-    if target == "label":
-        members = membership(adata, concepts).members
-        y = np.where(members < 0, np.nan, members).astype(np.float64)
-    else:
-        y = scores(adata, concepts).to_numpy(dtype=np.float64)
+    view = ConceptView.read(adata, concepts_key, None, None)
+    y = view.given_labels if target == "label" else view.alone
     models = {find_null(null).name: null_model(null, adata.n_obs, coords=coords, sections=sections) for null in nulls}
     rows = []
     for length, genes in _made_up(coords, sections, [0.0, *lengths], n_genes, smooth_share, seed):
         for name, null in models.items():
             result = association_test(genes, y, null, n_null=0)
-            for j, concept in enumerate(concepts.names):
+            for j, concept in enumerate(view.names):
                 rows.append(
                     {
                         "null": name,

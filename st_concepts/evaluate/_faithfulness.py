@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 
 from st_concepts._counts.kind import is_sparse
@@ -36,7 +35,8 @@ def faithfulness(
     """How the mean concept score changes as the most salient genes are taken away, or given alone.
 
     Deletion replaces the top genes of every spot of the concept by the baseline and follows the mean score; insertion
-    starts at the baseline and puts the top genes in. Both are compared with as many random genes out of those expressed
+    starts at the baseline and puts the top genes in. Where concepts see the surroundings, the same is done to the spots
+    that those of the concept look at, too. Both are compared with as many random genes out of those expressed
     in the concept's spots. Saliency that is faithful to the model moves the score far more than random genes do.
 
     Parameters
@@ -134,19 +134,19 @@ def curves(section: Explained, j: int, orders: np.ndarray, steps: np.ndarray, ba
     ``orders`` are columns of the model ``(n_orders, >= steps[-1])``, ``steps`` increasing numbers of genes. Float64
     ``(2, n_orders, 1 + len(steps))``: deletion, insertion; the first column is for no gene.
     """
-    inside = section.members.inside[:, j]
-    total = np.zeros((2, len(orders), 1 + len(steps), section.encoder.n_latent))
+    weights, directions = section.weights([j]), section.directions([j])
+    total = np.zeros((2, len(orders), 1 + len(steps)))
     with Runner(section.encoder) as run:
         start = run.project(baseline[None])
         cuts = np.concatenate([[0], steps])
         for rows, features, _, codes in section.batches():
-            used = np.flatnonzero(inside[rows])
+            used = np.flatnonzero(weights[rows].any(1))
             if not used.size:
                 continue
             block = features[used]
             block = block.tocsc() if is_sparse(block) else block
             code = None if codes is None else codes[used]
-            bias, tensor = run.bias_of(code), run.codes(code)
+            bias, tensor, weight = run.bias_of(code), run.codes(code), weights[rows][used]
             whole = run.project(features[used]) + bias
             nothing = np.broadcast_to(start + bias, whole.shape)
             for o, order in enumerate(orders):
@@ -155,10 +155,10 @@ def curves(section: Explained, j: int, orders: np.ndarray, steps: np.ndarray, ba
                     if s:
                         moved += _gap(run, block, baseline, order[cuts[s - 1] : cuts[s]])
                     for side, a in enumerate((whole - moved, nothing + moved)):
-                        total[side, o, s] += _latent(run, a, tensor)
-    mean = total / inside.sum()
+                        latent = weight.T @ run.latent(run.tensor(a), tensor)
+                        total[side, o, s] += (latent * directions).sum()
     made = section.concepts
-    return mean @ made.directions[j] - made.center[j] / made.scale[j]
+    return total / section.members.inside[:, j].sum() - made.center[j] / made.scale[j]
 
 
 def _gap(run: Runner, block: FeatureMatrix, baseline: np.ndarray, genes: np.ndarray) -> np.ndarray:
@@ -170,10 +170,6 @@ def _gap(run: Runner, block: FeatureMatrix, baseline: np.ndarray, genes: np.ndar
     out = np.zeros((len(gap), run.n_hidden), dtype=run.numpy_dtype)
     out[:, genes] = gap
     return out
-
-
-def _latent(run: Runner, a: np.ndarray, codes: torch.Tensor | None) -> np.ndarray:
-    return run.latent(run.tensor(a), codes).sum(0)
 
 
 def expressed_genes(section: Explained, chosen: Sequence[int], min_share: float) -> np.ndarray:

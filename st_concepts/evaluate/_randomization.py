@@ -36,9 +36,9 @@ def model_randomization(
 ) -> pd.DataFrame:
     """Rank correlation of saliency with itself as the encoder's layers are randomised (Adebayo et al. 2018).
 
-    Layers of the encoder are randomised from the last to the first; the concept vectors, the spots and the baseline
-    stay. Saliency that hardly changes does not explain the model, but the data or the wiring. Layers that the latent
-    mean does not depend on are left out.
+    Layers of the encoder are randomised from the last to the first; the concept vectors, the spots with what is around
+    them and the baseline stay. Saliency that hardly changes does not explain the model, but the data or the wiring.
+    Layers that the latent mean does not depend on are left out.
 
     Parameters
     ----------
@@ -101,13 +101,9 @@ def model_randomization(
     record, options = get_method(method), options or Options()
     section = Explained.read(adata, model, layer=layer, key=concepts_key)
     chosen = section.chosen(concept)
-    directions = section.concepts.directions[chosen]
 
     def saliency(encoder: Encoder) -> np.ndarray:
-        found = section.attributions(
-            chosen, method=record, baseline=baseline, options=options, directions=directions, encoder=encoder
-        )
-        return found.values[:, 0]
+        return section.attributions(chosen, method=record, baseline=baseline, options=options, encoder=encoder).values
 
     original = saliency(section.encoder)
     rows = []

@@ -13,7 +13,15 @@ from anndata import AnnData
 from st_concepts._names import as_names
 from st_concepts._slots import KEYS
 from st_concepts.attribution import Baseline, Explained, Options, get_method
-from st_concepts.concepts import ConceptSet, Masks, Seen, get_estimator, membership, read_concepts
+from st_concepts.concepts import (
+    ConceptSet,
+    Masks,
+    Seen,
+    get_estimator,
+    kept_neighbours,
+    membership,
+    read_concepts,
+)
 from st_concepts.models import Section, SpotVAE
 from st_concepts.stats import spearman, top_overlap
 
@@ -35,7 +43,8 @@ def stability(
     """Agreement of saliency between models fitted with other seeds, or by other means.
 
     Every model gets its own concept vectors, estimated from the spots that are inside and outside each concept of
-    ``adata``, and its own saliency; vectors of different models cannot be compared, rankings of genes can.
+    ``adata``, and its own saliency; concepts look as far around as those of ``adata``. Vectors of different models
+    cannot be compared, rankings of genes can.
 
     Parameters
     ----------
@@ -94,14 +103,8 @@ def stability(
     scores: list[np.ndarray] = []
     for model in named.values():
         section, score = _refit(adata, model, made, layer)
-        found = section.attributions(
-            chosen,
-            method=record,
-            baseline=baseline,
-            options=options,
-            directions=section.concepts.directions[chosen],
-        )
-        saliency.append(pd.DataFrame(found.values[:, 0].T, index=section.encoder.var_names))
+        found = section.attributions(chosen, method=record, baseline=baseline, options=options)
+        saliency.append(pd.DataFrame(found.values.T, index=section.encoder.var_names))
         scores.append(score)
     labels = list(named)
     rows = []
@@ -150,11 +153,22 @@ def _models(
 
 def _refit(adata: AnnData, model: Any, made: ConceptSet, layer: str | None) -> tuple[Explained, np.ndarray]:
     """The same concepts in the latent space of another model, and their scores ``(n_obs, n_concepts)``."""
-    seen = Section.open(adata, model, layer=layer or made.layer)
-    members, found = membership(adata, made), seen.embedding
+    section = Section.open(adata, model, layer=layer or made.layer)
+    members, found = membership(adata, made), section.embedding
     estimator = get_estimator(str(made.params.get("estimator") or "discriminant"))
-    usable = found.latent[found.usable]
-    alone = Seen(usable.astype(np.float64), found.usable)
-    defined = Masks(members).define(seen, estimator, alone, 0.0)
-    own = ConceptSet.of(made.names, defined.vectors, usable, model=seen.encoder.fingerprint, params=made.params)
-    return Explained(adata, seen.encoder, seen.layer, own, members), own.score(found.latent)
+    around = kept_neighbours(section, made)
+    width = 0.0 if made.context is None or around is None else made.context.width
+    rows = np.flatnonzero(found.usable)
+    seen = Seen(found.latent[rows].astype(np.float64), found.usable, None if around is None else around.subset(rows))
+    defined = Masks(members).define(section, estimator, seen, width)
+    own = ConceptSet.of(
+        made.names,
+        defined.vectors,
+        found.latent[rows],
+        around=seen.average(width) if width else None,
+        alone=defined.alone,
+        width=width,
+        model=section.encoder.fingerprint,
+        params=made.params,
+    )
+    return Explained.of(section, own, members, around), own.score(found.latent, around)

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from st_concepts._counts.frames import as_frame, plain
 from st_concepts._names import as_name, unknown_name
-from st_concepts._slots import KEYS, concept_slot
+from st_concepts._slots import KEYS, concept_slot, surroundings_slot
 from st_concepts.concepts import ConceptSet, read_concepts, scores
 
 _FIELDS = ("names", "scores", "logfoldchanges", "pvals", "pvals_adj")
@@ -42,7 +42,8 @@ def markers(
     DataFrame, one row per gene (and concept), with ``names``, ``scores`` (the concept statistic), ``logfoldchanges``
     (log2), ``pvals``, ``pvals_adj`` and, where they are stored, ``pct_in`` and ``pct_out`` (share of spots in which the
     gene is seen, 0 to 1), ``n_sections``, ``sign_consistency`` and ``z_combined`` (agreement of several sections) and
-    ``saliency`` (signed, in units of the concept score: ``varm["concept_saliency"]``, or that of the set ranked).
+    ``saliency`` (signed, in units of the concept score: ``varm["concept_saliency"]``, or that of the set ranked) and
+    ``saliency_surroundings``, the part of it that is read around the spots.
     With ``concept=None`` the first column is ``concept``.
 
     Raises
@@ -78,6 +79,7 @@ def markers(
     extra = {column: _by_true_name(adata, f"{key}_{column}", made) for column in _SHARES}
     saliency = str(params.get("saliency_key") or (KEYS.SALIENCY if made is None else made.slot(KEYS.SALIENCY)))
     extra["saliency"] = _by_true_name(adata, saliency, made)
+    extra["saliency_surroundings"] = _by_true_name(adata, surroundings_slot(saliency), made)
     parts = []
     for name in names if concept is None else [concept]:
         part = pd.DataFrame({field: np.asarray(stored[field][name])[:n] for field in _FIELDS if field in stored})
@@ -120,6 +122,58 @@ def concept_scores(adata: AnnData, *, key: str = KEYS.CONCEPTS) -> pd.DataFrame:
     """
     concepts = read_concepts(adata, key)
     return scores(adata, concepts).set_axis(concepts.names, axis=1)
+
+
+def saliency_parts(adata: AnnData, *, key: str = KEYS.CONCEPTS, saliency_key: str | None = None) -> pd.DataFrame:
+    """How much of the saliency of each concept is read in its spots, and how much around them.
+
+    Parameters
+    ----------
+    adata
+        Result of `st_concepts.tl.saliency`; only read.
+    key
+        Entry of ``uns`` that holds the concepts.
+    saliency_key
+        Table in ``varm``; by default that of the concepts.
+
+    Returns
+    -------
+    DataFrame, one row per concept with saliency: ``concept``; ``own`` and ``surroundings``, sums over the genes (with
+    integrated gradients the two add up to the difference of mean score between the spots and the baseline); and
+    ``share``, how much of the sum of absolute values over the genes is that of the surroundings, between 0 and 1. Zeros
+    where concepts see the spot alone.
+
+    Raises
+    ------
+    KeyError
+        No concepts, or no saliency.
+
+    Examples
+    --------
+    >>> import st_concepts as stc
+    >>> adata = stc.datasets.simulated_bulb(n_obs=200, n_vars=150, n_markers=5, seed=0)
+    >>> model = stc.SpotVAE(adata, n_latent=5).fit(max_epochs=0, progress=False)
+    >>> stc.tl.concepts(adata, model, groupby="layer", context=3)
+    >>> stc.tl.saliency(adata, model)
+    >>> stc.get.saliency_parts(adata).columns.tolist()
+    ['concept', 'own', 'surroundings', 'share']
+    """
+    made = read_concepts(adata, key)
+    slot = saliency_key or made.slot(KEYS.SALIENCY)
+    if slot not in adata.varm:
+        raise KeyError(f"adata.varm[{slot!r}] is missing: run stc.tl.saliency(adata, model) first.")
+    whole = _by_true_name(adata, slot, made)
+    further = _by_true_name(adata, surroundings_slot(slot), made).reindex(columns=whole.columns, fill_value=0.0)
+    own = whole - further
+    size = own.abs().sum() + further.abs().sum()
+    return pd.DataFrame(
+        {
+            "concept": whole.columns.astype(str),
+            "own": own.sum().to_numpy(dtype=np.float64),
+            "surroundings": further.sum().to_numpy(dtype=np.float64),
+            "share": (further.abs().sum() / size.where(size > 0)).to_numpy(dtype=np.float64),
+        }
+    )
 
 
 def _set_of(adata: AnnData, params: Mapping[str, Any]) -> ConceptSet | None:

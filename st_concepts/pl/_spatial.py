@@ -13,17 +13,19 @@ from anndata import AnnData
 
 from st_concepts._counts.rows import as_csr
 from st_concepts._names import as_names, unknown_name
-from st_concepts._slots import KEYS, concept_slot, saliency_layer
+from st_concepts._slots import KEYS, MAP_SLOTS, concept_slot, saliency_layer
 from st_concepts.concepts import ConceptSet, read_concepts
 from st_concepts.get import concept_scores as get_scores
 from st_concepts.pl._groups import chosen, colors_of, shown_labels
-from st_concepts.pl._tissue import draw, symmetric
+from st_concepts.pl._tissue import draw, end_of, symmetric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _NA_COLOR = "#bdbdbd"
 _MOST_PANELS = 12
+# what the title of a map ends in
+_WHERE = {"both": "", "own": ", in the spot", "surroundings": ", around the spot"}
 
 
 def annotation(
@@ -181,6 +183,7 @@ def saliency_map(
     genes: Sequence[str] | str | None = None,
     concept: str | None = None,
     *,
+    part: str | Sequence[str] = "both",
     key: str = KEYS.CONCEPTS,
     layer: str | None = None,
     cmap: str = "BrBG_r",
@@ -192,7 +195,7 @@ def saliency_map(
     save: str | os.PathLike[str] | bool | None = None,
     **kwargs: Any,
 ) -> Axes | list[Axes]:
-    """Draw where a gene speaks for or against a concept: its saliency, spot by spot, one panel a gene.
+    """Draw where a gene speaks for or against a concept: its saliency, spot by spot, one panel a gene (and part).
 
     Parameters
     ----------
@@ -202,10 +205,13 @@ def saliency_map(
         Genes to draw; by default those that were mapped, at most twelve, the strongest first.
     concept
         Name of the concept; may be left out where one concept alone has a map.
+    part
+        ``"both"``, ``"own"`` or ``"surroundings"``, as in `st_concepts.tl.saliency_map`, which makes them; several,
+        such as ``["own", "surroundings"]``, are drawn beside each other with the colours of the strongest.
     key
         Entry of ``uns`` that holds the concepts.
     layer
-        Layer that holds the map; by default ``"concept_saliency_<concept>"``.
+        Layer that holds the map; by default that of ``part``, ``"concept_saliency_<concept>"`` for ``"both"``.
     cmap
         Diverging colour map around 0; its ends are the 99th percentile of absolute saliency.
     ncols, section_key, library_key, ax, show, save, **kwargs
@@ -220,7 +226,7 @@ def saliency_map(
     KeyError
         No such concept, layer or gene.
     ValueError
-        A gene was not mapped.
+        A gene was not mapped; an unknown part; several parts of one ``layer``.
 
     Examples
     --------
@@ -234,31 +240,31 @@ def saliency_map(
     True
     """
     made = read_concepts(adata, key)
-    j = _mapped_concept(adata, made, key) if concept is None else made.index(concept)
-    layer = layer or saliency_layer(made.labels[j], concept_slot(KEYS.SALIENCY_MAP, key))
-    if layer not in adata.layers:
-        raise KeyError(
-            f"adata.layers[{layer!r}] is missing: run "
-            f"stc.tl.saliency_map(adata, model, concept={made.names[j]!r}, genes=[...]) first."
-        )
-    map_ = sp.csc_matrix(as_csr(adata.layers[layer]))
-    filled = np.asarray(abs(map_).sum(0)).ravel()
+    parts = _asked_parts(part, layer)
+    j = _mapped_concept(adata, made, key, parts[0]) if concept is None else made.index(concept)
+    maps = {p: sp.csc_matrix(as_csr(_mapped_layer(adata, made, j, key, p, layer))) for p in parts}
+    filled = np.sum([np.asarray(abs(m).sum(0)).ravel() for m in maps.values()], axis=0)
     if genes is not None:
         index = _mapped_genes(adata, as_names(genes), filled, made.names[j])
     else:
         index = np.flatnonzero(filled)
-        index = index[np.argsort(-filled[index], kind="stable")][:_MOST_PANELS]
+        index = index[np.argsort(-filled[index], kind="stable")][: max(1, _MOST_PANELS // len(parts))]
         if not index.size:
-            raise ValueError(f"adata.layers[{layer!r}] is zero everywhere; map some genes with stc.tl.saliency_map.")
-    values = [pd.Series(map_[:, i].toarray().ravel(), index=adata.obs_names) for i in index]
+            raise ValueError(
+                f"The map of {made.names[j]!r} is zero everywhere; map some genes with stc.tl.saliency_map."
+            )
+    values = {
+        (i, p): pd.Series(m[:, i].toarray().ravel(), index=adata.obs_names) for i in index for p, m in maps.items()
+    }
+    norms = {i: symmetric(max((values[i, p] for p in parts), key=end_of)) for i in index}
     return draw(
         adata,
-        values,
-        [f"{adata.var_names[i]} for {made.names[j]}" for i in index],
-        [{"cmap": cmap, "norm": symmetric(v)} | kwargs for v in values],
+        list(values.values()),
+        [f"{adata.var_names[i]} for {made.names[j]}{_WHERE[p]}" for i, p in values],
+        [{"cmap": cmap, "norm": norms[i]} | kwargs for i, _ in values],
         concepts_key=key,
         unit="saliency (units of the score)",
-        ncols=ncols,
+        ncols=ncols if len(parts) == 1 else len(parts),
         section_key=section_key,
         library_key=library_key,
         ax=ax,
@@ -268,9 +274,29 @@ def saliency_map(
     )
 
 
-def _mapped_concept(adata: AnnData, made: ConceptSet, key: str) -> int:
+def _asked_parts(part: str | Sequence[str], layer: str | None) -> list[str]:
+    parts = as_names(part)
+    if unknown := [p for p in parts if p not in MAP_SLOTS]:
+        raise ValueError(f"part={unknown[0]!r} is unknown; choose one of: {', '.join(map(repr, MAP_SLOTS))}.")
+    if not parts or (len(parts) > 1 and layer is not None):
+        raise ValueError("Name a part; of one layer= only one can be drawn.")
+    return list(dict.fromkeys(parts))
+
+
+def _mapped_layer(adata: AnnData, made: ConceptSet, j: int, key: str, part: str, layer: str | None) -> Any:
+    layer = layer or saliency_layer(made.labels[j], concept_slot(MAP_SLOTS[part], key))
+    if layer not in adata.layers:
+        how = "" if part == "both" else f", part={part!r}"
+        raise KeyError(
+            f"adata.layers[{layer!r}] is missing: run "
+            f"stc.tl.saliency_map(adata, model, concept={made.names[j]!r}, genes=[...]{how}) first."
+        )
+    return adata.layers[layer]
+
+
+def _mapped_concept(adata: AnnData, made: ConceptSet, key: str, part: str) -> int:
     """The one concept that has a map, where none was named."""
-    slot = concept_slot(KEYS.SALIENCY_MAP, key)
+    slot = concept_slot(MAP_SLOTS[part], key)
     mapped = [j for j, label in enumerate(made.labels) if saliency_layer(label, slot) in adata.layers]
     if len(mapped) != 1:
         have = ", ".join(made.names[j] for j in mapped) or "none yet"

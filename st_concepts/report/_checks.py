@@ -74,10 +74,34 @@ def faithful(adata: AnnData, model: Any, seed: int, n_genes: int = 20) -> Check:
     )
     caption = (
         "Mean concept score over the spots of a layer, and what is left of it when genes are set to their mean in the "
-        "other layers. Saliency that is faithful to the model moves the score far more than random genes do. This says "
-        "nothing about whether the genes matter to the tissue."
+        "other layers, in these spots and where concepts see it around them. Saliency that is faithful to the model "
+        "moves the score far more than random genes do. This says nothing about whether the genes matter to the tissue."
     )
     return Check("Does the model read what saliency names?", caption, table)
+
+
+def around(adata: AnnData) -> Check:
+    """How much of the saliency is read around the spots of each concept."""
+    found = get.saliency_parts(adata)
+    table = pd.DataFrame(
+        {
+            "Layer": found["concept"],
+            "Read in the spot": found["own"],
+            "read around it": found["surroundings"],
+            "share of the surroundings": [f"{s:.0%} {_bar(s)}" for s in found["share"]],
+        }
+    )
+    caption = (
+        "Concepts see a spot and the tissue around it. Sums of the saliency of all genes, in units of the concept "
+        "score: what the genes in the spots of a layer add to their score, and what those around them add. The share "
+        "counts genes that speak against the layer as much as those that speak for it."
+    )
+    return Check("In the spot, or around it?", caption, table)
+
+
+def _bar(share: float) -> str:
+    filled = round(10 * share)
+    return "\u2588" * filled + "\u2591" * (10 - filled)
 
 
 def stable(adata: AnnData, model: Any, seed: int) -> Check:

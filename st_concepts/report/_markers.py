@@ -28,6 +28,7 @@ _TITLES = {
     "sign_consistency": "Same sign",
     "z_combined": "Combined z",
     "saliency": "Saliency",
+    "saliency_surroundings": "of it around",
     "pvals": "p",
     "pvals_adj": "FDR",
 }
@@ -40,7 +41,17 @@ _KINDS = {
     "pct_out": "share",
     "sign_consistency": "share",
 }
-_FIRST = ("concept", "rank", "names", "scores", "logfoldchanges", "pct_in", "pct_out", "saliency")
+_FIRST = (
+    "concept",
+    "rank",
+    "names",
+    "scores",
+    "logfoldchanges",
+    "pct_in",
+    "pct_out",
+    "saliency",
+    "saliency_surroundings",
+)
 _LAST = ("pvals", "pvals_adj")
 
 

@@ -15,7 +15,7 @@ from st_concepts._counts.expression import Expression
 from st_concepts._counts.images import TissueImage
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import Sections
-from st_concepts._slots import KEYS, saliency_layer
+from st_concepts._slots import KEYS, MAP_SLOTS, saliency_layer
 from st_concepts.concepts import ConceptSet, defining_labels
 from st_concepts.pl import colors_of, end_of, palette, pitch
 from st_concepts.report import _pack
@@ -27,6 +27,8 @@ _LONGEST = 1400  # pixels of an embedded image
 _MARGIN = 0.06
 _MOST_CATEGORIES = 20
 _MOST_COLUMNS = 6
+# kinds of saliency maps: of both parts, in the spot, around it
+MAPS = dict(zip(("saliency", "own", "around"), MAP_SLOTS.values(), strict=True))
 
 
 def top_genes(adata: AnnData, made: ConceptSet, n: int) -> dict[str, list[str]]:
@@ -135,20 +137,22 @@ def _expression(
 
 
 def _saliency(adata: AnnData, made: ConceptSet, genes: dict[str, list[str]], rows: np.ndarray) -> list[dict[str, Any]]:
+    """Maps of each concept; the parts of a map have its colours, so that they can be compared."""
     out = []
     for name, label in zip(made.names, made.labels, strict=True):
-        layer = saliency_layer(label)
-        if layer not in adata.layers:
-            continue
-        map_ = sp.csc_matrix(adata.layers[layer])
-        for gene in genes[name]:
-            values = map_[:, [adata.var_names.get_loc(gene)]].toarray().ravel()
-            if values.any():
-                out.append(
-                    _measured(
-                        "saliency", name, gene, values[rows], _SALIENCY, end_of(values), "saliency (units of the score)"
+        ends: dict[str, float] = {}
+        for kind, slot in MAPS.items():
+            layer = saliency_layer(label, slot)
+            if layer not in adata.layers:
+                continue
+            map_ = sp.csc_matrix(adata.layers[layer])
+            for gene in genes[name]:
+                values = map_[:, [adata.var_names.get_loc(gene)]].toarray().ravel()
+                if values.any():
+                    end = ends.setdefault(gene, end_of(values))
+                    out.append(
+                        _measured(kind, name, gene, values[rows], _SALIENCY, end, "saliency (units of the score)")
                     )
-                )
     return out
 
 

@@ -21,7 +21,7 @@ from st_concepts._counts.layers import layers_of
 from st_concepts._counts.sections import Sections, sections_of
 from st_concepts._files import make_folder, replaceable, whole_file
 from st_concepts._log import get_logger
-from st_concepts._slots import KEYS, saliency_layer
+from st_concepts._slots import KEYS, MAP_SLOTS, saliency_layer
 from st_concepts.concepts import ConceptSet, read_concepts
 from st_concepts.models import SpotVAE, as_encoder
 from st_concepts.pl import INSIDE, OUTSIDE, concept_scores
@@ -132,6 +132,8 @@ def write(
     if adata.n_obs <= _CHECKED_SPOTS:
         agreed = _attempt("agreement", _checks.agreement, adata, made, seed, section_key)
     checks = [] if agreed is None else [agreed.check]
+    if KEYS.SALIENCY_CONTEXT in adata.varm:
+        checks += filter(None, [_attempt("the share of the surroundings", _checks.around, adata)])
     if model is not None and KEYS.SALIENCY in adata.varm and adata.n_obs <= _CHECKED_SPOTS:
         checks += filter(None, [_attempt("faithfulness", _checks.faithful, adata, model, seed)])
     if stability or (stability is None and isinstance(model, SpotVAE) and _quick(model, adata.n_obs)):
@@ -206,7 +208,7 @@ def _page(
         webgl=data["webgl"],
         still=_still(adata, made, rows, sections[0]),
         sections=str(sections[0]),
-        has_saliency=any(o["kind"] == "saliency" for o in data["overlays"]),
+        has_saliency=any(o["kind"] in _overlays.MAPS for o in data["overlays"]),
         css=(own / "style.css").read_text(encoding="utf-8"),
         js=(own / "page.js").read_text(encoding="utf-8"),
         data=_pack.json_for_script(data),
@@ -310,10 +312,14 @@ def _with_maps(adata: AnnData, model: Any, made: ConceptSet, genes: dict[str, li
     )
     method = _tables.saliency_method(adata)
     for name, label in zip(made.names, made.labels, strict=True):
-        if genes[name]:
-            tl.saliency_map(
-                light, model, concept=name, genes=genes[name], method=method, key_added=saliency_layer(label)
-            )
+        if not genes[name]:
+            continue
+        asked: dict[str, Any] = {"concept": name, "genes": genes[name], "method": method}
+        both, own, context = (saliency_layer(label, slot) for slot in MAP_SLOTS.values())
+        tl.saliency_map(light, model, **asked, key_added=both)
+        if light.uns[both]["part"] == "both" and light.n_obs <= _SVG_SPOTS:
+            tl.saliency_map(light, model, **asked, part="surroundings", key_added=context)
+            light.layers[own] = light.layers[both] - light.layers[context]
     return light
 
 

@@ -66,7 +66,10 @@ function fill(select, options, chosen) {
 // the tissue
 
 const KINDS = [["layers", "layers"], ["score", "concept score"], ["expression", "expression of a gene"],
-  ["saliency", "saliency of a gene"], ["doubt", "doubt about the label"]];
+  ["saliency", "saliency of a gene"], ["own", "saliency in the spot"], ["around", "saliency around the spot"],
+  ["doubt", "doubt about the label"]];
+// where a gene is read, for the maps of saliency
+const WHERE = { saliency: "", own: ", in the spot", around: ", around the spot" };
 const state = { section: 0, kind: "", concept: data.concepts[0], gene: "" };
 
 function matching(kind, concept, gene) {
@@ -83,8 +86,8 @@ function genesFor(kind, concept) {
 function controls() {
   fill($("kind"), KINDS.filter(([kind]) => data.overlays.some((o) => o.kind === kind)), state.kind);
   state.kind = $("kind").value;
-  const concepts = state.kind === "saliency"
-    ? data.concepts.filter((c) => data.overlays.some((o) => o.kind === "saliency" && o.concept === c)) : data.concepts;
+  const concepts = state.kind in WHERE
+    ? data.concepts.filter((c) => data.overlays.some((o) => o.kind === state.kind && o.concept === c)) : data.concepts;
   fill($("concept"), concepts.map((c) => [c, c]), state.concept);
   state.concept = $("concept").value;
   const genes = genesFor(state.kind, state.concept);
@@ -101,7 +104,7 @@ function heading(o) {
   if (o.kind === "layers") return o.gene;
   if (o.kind === "doubt") return o.unit;
   if (o.kind === "score") return `Score of ${o.concept}`;
-  return o.kind === "saliency" ? `Saliency of ${o.gene} for ${o.concept}` : `Expression of ${o.gene}`;
+  return o.kind in WHERE ? `Saliency of ${o.gene} for ${o.concept}${WHERE[o.kind]}` : `Expression of ${o.gene}`;
 }
 
 const PLOT = { width: 700, height: 620, left: 10, right: 130, top: 40, bottom: 10 };
@@ -193,6 +196,8 @@ function advice(o) {
 
 function words(o) {
   if (o.kind === "score") return "Red: more like the layer than the average spot; blue: less. In standard deviations.";
+  if (o.kind === "own") return "Brown: the gene in this spot speaks for the layer; green: against it.";
+  if (o.kind === "around") return "Brown: the gene around this spot speaks for its being of the layer; green: against it.";
   if (o.kind === "saliency") return "Brown: the gene speaks for the layer at this spot; green: against it.";
   if (o.kind === "expression") return "Counts, normalised to a common total per spot, as log(1 + x).";
   if (o.kind === "doubt") return "1 minus the probability that the model gives to the label of the spot; spots without a label are left out.";

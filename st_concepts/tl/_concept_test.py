@@ -12,9 +12,8 @@ from anndata import AnnData
 from st_concepts._counts.elsewhere import callers_level
 from st_concepts._counts.positions import positions
 from st_concepts._slots import KEYS
-from st_concepts.concepts import DEFAULT_WIDTH, Membership
+from st_concepts.concepts import DEFAULT_WIDTH, Membership, Place
 from st_concepts.stats import concept_test, null_model, p_text
-from st_concepts.tl._surroundings import Place
 
 # from this p on a concept is named in a warning
 DOUBTED = 0.05

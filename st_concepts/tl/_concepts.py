@@ -19,15 +19,17 @@ from st_concepts.concepts import (
     ContextOption,
     Defined,
     Estimator,
+    Place,
+    check_context,
     check_names,
     definition_of,
     from_scores,
     get_estimator,
+    place_of,
     score_frame,
 )
 from st_concepts.models import Section, model_info
 from st_concepts.tl._concept_test import tested, warn_of_doubtful
-from st_concepts.tl._surroundings import Place, check_context, place_of
 
 
 @writes

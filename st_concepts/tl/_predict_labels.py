@@ -11,9 +11,8 @@ from anndata import AnnData
 
 from st_concepts._results import Result, writes
 from st_concepts._slots import KEYS, concept_slot
-from st_concepts.concepts import Calibration, ConceptSet, read_concepts
+from st_concepts.concepts import Calibration, ConceptSet, place_of, read_concepts
 from st_concepts.models import Section
-from st_concepts.tl._surroundings import place_of
 
 NONE = "none of these"
 # overlapping concepts: what a spot is not more likely than not, it is not

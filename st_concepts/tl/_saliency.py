@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from st_concepts._names import check_filled
 from st_concepts._results import Result, gene_frame, writes
-from st_concepts._slots import KEYS, concept_slot
+from st_concepts._slots import KEYS, concept_slot, surroundings_slot
 from st_concepts.attribution import Baseline, Explained, Method, Options, get_method
 
 
@@ -63,8 +63,14 @@ def saliency(
     ``varm["concept_saliency"]``
         float32 DataFrame, genes x concepts, signed, in units of the concept score: integrated gradients of a concept
         sum to the difference of mean score between its spots and the baseline. NaN for genes the model does not have.
+    ``varm["concept_saliency_context"]``
+        Only for concepts that see the surroundings: the share of these in the table above. The rest is what is read in
+        the spots of the concept themselves; so the split is exact. What a spot has around it is the weighted mean of
+        other spots, so their attributions are added up, each spot as often as the spots of the concept look at it.
+        The baseline stands for a spot and for all around it.
     ``uns["concept_saliency"]``
-        dict: parameters, and per concept the attribution sum and score difference (completeness).
+        dict: parameters, and per concept the attribution sum and score difference (completeness), and of both the
+        share of the surroundings (``"score_difference_surroundings"``).
 
     Raises
     ------
@@ -73,6 +79,11 @@ def saliency(
         another model.
     KeyError
         No concepts yet; unknown concept.
+
+    Warns
+    -----
+    UserWarning
+        The concepts see the surroundings, and these are not known here: what is read in the spots alone is explained.
 
     Examples
     --------
@@ -89,20 +100,30 @@ def saliency(
     record, options = get_method(method), options or Options()
     chosen, made = section.chosen(concepts), section.concepts
     key_added = key_added or concept_slot(KEYS.SALIENCY, concepts_key)
-    found = section.attributions(
-        chosen, method=record, baseline=baseline, options=options, directions=made.directions[chosen]
-    )
-    values = found.values[:, 0]
-    labels = [made.labels[j] for j in chosen]
+    found = section.attributions(chosen, method=record, baseline=baseline, options=options)
+    tables = {key_added: found.values}
     report: dict[str, Any] = {
         "params": parameters(section, record, baseline, options, found.path),
         "names": np.array([made.names[j] for j in chosen], dtype=object),
-        "attribution_sum": values.sum(1),
+        "attribution_sum": found.values.sum(1),
     }
     if found.score_difference is not None:
-        report["score_difference"] = found.score_difference[:, 0]
-    frame = gene_frame(values, section.encoder.var_names, adata.var_names, labels)
-    return Result(varm={key_added: frame}, uns={key_added: report})
+        report["score_difference"] = found.score_difference
+    context = surroundings_slot(key_added)
+    if found.surroundings is not None:
+        tables[context] = found.surroundings
+        report["attribution_sum_surroundings"] = found.surroundings.sum(1)
+        if found.differences is not None:
+            report["score_difference_surroundings"] = found.differences[1]
+    labels = [made.labels[j] for j in chosen]
+    return Result(
+        varm={
+            slot: gene_frame(values, section.encoder.var_names, adata.var_names, labels)
+            for slot, values in tables.items()
+        },
+        uns={key_added: report},
+        stale=[] if context in tables else [("varm", context)],
+    )
 
 
 def parameters(section: Explained, method: Method, baseline: Baseline, options: Options, path: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,14 +10,19 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from st_concepts._counts.elsewhere import callers_level
 from st_concepts._counts.frames import column
 from st_concepts._results import Result, gene_frame, writes
 from st_concepts._slots import KEYS, concept_slot
 from st_concepts.attribution import concept_gradients
-from st_concepts.concepts import ConceptSet, defining_labels, read_concepts, reference_labels, score_frame
-from st_concepts.models import Section, Surroundings
-from st_concepts.tl._surroundings import place_of
+from st_concepts.concepts import (
+    ConceptSet,
+    defining_labels,
+    neighbours,
+    read_concepts,
+    reference_labels,
+    score_frame,
+)
+from st_concepts.models import Section
 
 
 @writes
@@ -86,9 +90,15 @@ def score_concepts(
     made = read_concepts(concepts)
     made.check_model(encoder.fingerprint)
     score_key = score_key or concept_slot(KEYS.SCORE, key_added)
-    own = {"layer": section.layer or "", "key": key_added, "score_key": score_key}
-    made = replace(made, params=made.params | own | {"section_key": getattr(encoder, "section_key", None) or ""})
-    around = _surroundings(section, made, section_key, graph_key)
+    own = {
+        "layer": section.layer or "",
+        "key": key_added,
+        "score_key": score_key,
+        "section_key": section_key or getattr(encoder, "section_key", None) or "",
+        "graph_key": graph_key or "",
+    }
+    made = replace(made, params=made.params | own)
+    around = neighbours(section, made, section_key=section_key, graph_key=graph_key)
     score = score_frame(made, section.embedding.latent, adata.obs_names, around)
     members = _labels_at_hand(adata, made)
     gradients = {
@@ -108,23 +118,6 @@ def score_concepts(
         + ([("obsm", made.slot(KEYS.MEMBERS))] if members is None else [])
         + ([] if made.context is not None else made.alone_slots),
     )
-
-
-def _surroundings(
-    section: Section, made: ConceptSet, section_key: str | None, graph_key: str | None
-) -> Surroundings | None:
-    """Neighbours of the spots, where the concepts look at them."""
-    if made.context is None:
-        return None
-    around = place_of(section, "auto", section_key=section_key, graph_key=graph_key).around
-    if around is None:
-        warnings.warn(
-            "These concepts see the surroundings of a spot, and there are no positions here: scored by what they see "
-            "in the spot alone. Put coordinates into adata.obsm['spatial'].",
-            UserWarning,
-            stacklevel=callers_level(),
-        )
-    return around
 
 
 def _labels_at_hand(adata: AnnData, made: ConceptSet) -> pd.DataFrame | None:

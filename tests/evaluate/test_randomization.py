@@ -6,6 +6,7 @@ import torch
 from scipy.stats import spearmanr
 
 import st_concepts as stc
+from st_concepts.attribution import Explained
 from st_concepts.evaluate._randomization import _draw, randomized
 
 
@@ -55,15 +56,17 @@ def test_correlations_are_those_of_saliency_of_the_randomised_model(fitted):
     table = stc.evaluate.model_randomization(adata, model, concept="GCL", method="gradient", n_repeats=2, seed=3)
     assert table["n_random"].tolist() == [0, 1, 2, 3] * 2
     assert (table.loc[table["n_random"] == 0, ["spearman", "spearman_abs"]] == 1).all(axis=None)
-    made = stc.concepts.read_concepts(adata)
-    inside = adata.obsm["concept_members"]["GCL"].to_numpy() == 1
-    x = torch.as_tensor(model.features(adata.X[inside]).toarray())
-    v = torch.as_tensor(made.directions[made.index("GCL")]).float()
+    section = Explained.read(adata, model)
+    j = section.concepts.index("GCL")
+    x = torch.as_tensor(model.features(adata.X).toarray())
+    # a column each for what is seen in the spots and around them
+    weights, directions = (torch.as_tensor(a).float() for a in (section.weights([j]), section.directions([j])))
+    assert weights.shape == (adata.n_obs, 2)
 
     def gradient(encoder):
         leaf = x.clone().requires_grad_(True)
-        (encoder.encode(leaf) @ v).sum().backward()
-        return leaf.grad.mean(0).numpy()
+        ((encoder.encode(leaf) @ directions.T) * weights).sum().backward()
+        return leaf.grad.sum(0).numpy()
 
     original = gradient(model)
     for repeat in range(2):

@@ -82,3 +82,29 @@ def test_what_is_missing_is_said(done, simulated):
     del other.obsm["concept_score"]
     with pytest.raises(KeyError, match="score_concepts"):
         stc.get.concept_scores(other)
+
+
+def test_parts_of_saliency(simulated):
+    model = stc.SpotVAE(simulated, n_latent=5).fit(max_epochs=0, progress=False)
+    with pytest.raises(KeyError, match=r"stc\.tl\.concepts"):
+        stc.get.saliency_parts(simulated)
+    stc.tl.concepts(simulated, model, groupby="layer", context=3)
+    with pytest.raises(KeyError, match=r"stc\.tl\.saliency"):
+        stc.get.saliency_parts(simulated)
+    stc.tl.saliency(simulated, model)
+    stc.tl.rank_genes_concepts(simulated, null="none", n_null=0)
+    found = stc.get.saliency_parts(simulated).set_index("concept")
+    whole, further = simulated.varm["concept_saliency"], simulated.varm["concept_saliency_context"]
+    difference = simulated.uns["concept_saliency"]["score_difference"]
+    np.testing.assert_allclose(found["own"] + found["surroundings"], difference, atol=1e-3)
+    np.testing.assert_allclose(found["surroundings"], further.sum(), rtol=1e-4)
+    own, around = (whole - further)["GCL"].abs().sum(), further["GCL"].abs().sum()
+    assert found["share"]["GCL"] == pytest.approx(around / (own + around), rel=1e-4)
+    markers = stc.get.markers(simulated, "GCL", n=5).set_index("names")
+    np.testing.assert_array_equal(markers["saliency_surroundings"], further["GCL"][markers.index])
+
+    stc.tl.concepts(simulated, model, groupby="layer", context=0)
+    stc.tl.saliency(simulated, model)
+    found = stc.get.saliency_parts(simulated)
+    assert (found[["surroundings", "share"]] == 0).all(axis=None)
+    assert "saliency_surroundings" not in stc.get.markers(simulated, "GCL", n=5)

@@ -252,3 +252,33 @@ def test_settings_of_scanpy_are_respected(done, tmp_path, monkeypatch):
         with Image.open(tmp_path / "a.png") as picture:
             sizes.append(picture.width)
     assert 1.8 < sizes[1] / sizes[0] < 2.2
+
+
+def test_parts_of_a_map_share_their_colours(simulated) -> None:
+    model = stc.SpotVAE(simulated, n_latent=5).fit(max_epochs=0, progress=False)
+    stc.tl.concepts(simulated, model, groupby="layer", context=3)
+    genes = list(simulated.var_names[:2])
+    for part in ("own", "surroundings"):
+        stc.tl.saliency_map(simulated, model, concept="GCL", genes=genes, part=part)
+    axes = stc.pl.saliency_map(simulated, genes, "GCL", part=["own", "surroundings"], show=False)
+    assert [ax.get_title() for ax in axes] == [
+        f"{gene} for GCL, {where} the spot" for gene in genes for where in ("in", "around")
+    ]
+    limits = [ax.collections[0].get_clim() for ax in axes]
+    assert limits[0] == limits[1] != limits[2] == limits[3]
+    slots = ("concept_own_saliency_GCL", "concept_context_saliency_GCL")
+    strongest = max(np.percentile(abs(simulated.layers[s][:, [0]].data), 99) for s in slots)
+    assert limits[0][1] == pytest.approx(strongest, rel=1e-4)
+    np.testing.assert_allclose(
+        axes[1].collections[0].get_array(), simulated.layers[slots[1]][:, [0]].toarray().ravel(), rtol=1e-5
+    )
+    # the only concept that has a map of this part
+    assert len(stc.pl.saliency_map(simulated, part="own", show=False)) == 2
+    with pytest.raises(KeyError, match=r"concept='GCL', genes=\[\.\.\.\]\) first"):
+        stc.pl.saliency_map(simulated, genes, "GCL", show=False)
+    with pytest.raises(KeyError, match=r"part='own'"):
+        stc.pl.saliency_map(simulated, genes, "ONL", part="own", show=False)
+    with pytest.raises(ValueError, match="'both', 'own', 'surroundings'"):
+        stc.pl.saliency_map(simulated, genes, "GCL", part="inside", show=False)
+    with pytest.raises(ValueError, match="only one"):
+        stc.pl.saliency_map(simulated, genes, "GCL", part=["own", "both"], layer="x", show=False)

@@ -23,7 +23,7 @@ def made() -> AnnData:
     both = ad.concat([one, one], label="slide", keys=["S1", "S2"], index_unique="-")
     both.obs["layer"] = both.obs["layer"].astype("category")
     model = stc.SpotVAE(both, n_latent=5).fit(max_epochs=0, progress=False)
-    stc.tl.concepts(both, model, groupby="layer")
+    stc.tl.concepts(both, model, groupby="layer", context=0)
     stc.tl.saliency_map(both, model, concept="GCL", genes=["GCL-marker1"])
     return both
 

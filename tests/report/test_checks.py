@@ -13,7 +13,7 @@ from anndata import AnnData
 import st_concepts as stc
 from st_concepts.concepts import read_concepts
 from st_concepts.report import _checks, _write
-from tests.report.pages import analysed, page_of, table_of
+from tests.report.pages import analysed, page_of, table_of, unpack
 
 pytest.importorskip("plotly", reason="the extra [report] is not installed")
 pytest.importorskip("itables", reason="the extra [report] is not installed")
@@ -113,3 +113,33 @@ def test_too_little_for_halves(simulated: AnnData) -> None:
     assert _checks.agreement(few, made, 0) is None
     del simulated.obsm["spatial"]  # spots are then dealt out one by one
     assert _checks.agreement(simulated, made, 0).title == "Weaker half"
+
+
+def test_what_is_read_around_the_spots(simulated: AnnData, tmp_path: Path) -> None:
+    model = stc.SpotVAE(simulated, n_latent=5, seed=0).fit(max_epochs=0, progress=False)
+    stc.tl.concepts(simulated, model, groupby="layer", context=3)
+    stc.tl.saliency(simulated, model)
+    parts = stc.get.saliency_parts(simulated)
+    check = _checks.around(simulated)
+    assert check.table["Layer"].tolist() == parts["concept"].tolist()
+    np.testing.assert_allclose(check.table["read around it"], parts["surroundings"])
+    shown = check.table["share of the surroundings"].tolist()
+    assert [text.split()[0] for text in shown] == [f"{share:.0%}" for share in parts["share"]]
+    assert all(len(text.split()[1]) == 10 for text in shown)
+
+    page = page_of(simulated, tmp_path / "a.html", model=model, n_genes=2, stability=False)
+    assert check.heading in page.text
+    kinds = {kind: [o for o in page.data["overlays"] if o["kind"] == kind] for kind in ("saliency", "own", "around")}
+    both, own, around = ({(o["concept"], o["gene"]): o for o in found} for found in kinds.values())
+    assert len(both) == 10
+    assert own.keys() == around.keys() == both.keys()
+    for key, overlay in both.items():
+        assert overlay["limits"] == own[key]["limits"] == around[key]["limits"]
+        whole, inner, outer = (unpack(o["values"]) for o in (overlay, own[key], around[key]))
+        np.testing.assert_allclose(whole, inner + outer, atol=0.02 * np.abs(whole).max() + 0.02 * np.abs(outer).max())
+
+    stc.tl.concepts(simulated, model, groupby="layer", context=0)
+    stc.tl.saliency(simulated, model)
+    page = page_of(simulated, tmp_path / "a.html", model=model, n_genes=2, stability=False)
+    assert check.heading not in page.text
+    assert not {"own", "around"} & {o["kind"] for o in page.data["overlays"]}

@@ -38,7 +38,7 @@ def summed(x: RowStream, inside=INSIDE, outside=None, score=SCORE, sections=ONE)
 
 def test_welch_is_scipys():
     x = ROWS.toarray()
-    expected = np.stack([ttest_ind(x[LABELS == j], x[LABELS != j], equal_var=False).statistic for j in range(K)], 1)
+    expected = np.stack([ttest_ind(x[j == LABELS], x[j != LABELS], equal_var=False).statistic for j in range(K)], 1)
     np.testing.assert_allclose(summed(stream()).welch(), expected, rtol=1e-9)
 
 
@@ -84,15 +84,15 @@ def test_spots_without_a_score_take_no_part_in_the_correlation():
 def test_sections_are_compared_within_themselves():
     x = ROWS.toarray()
     made = summed(stream(), sections=SECTIONS)
-    centred = SCORE - np.stack([SCORE[SECTIONS == s].mean(0) for s in range(3)])[SECTIONS]
+    centred = SCORE - np.stack([SCORE[s == SECTIONS].mean(0) for s in range(3)])[SECTIONS]
     np.testing.assert_allclose(made.correlation(), np.corrcoef(x.T, centred.T)[:G, G:], rtol=1e-9, atol=1e-12)
     for j in range(K):
         difference, total = 0.0, 0.0
         for s in range(3):
-            a, b = x[(SECTIONS == s) & (LABELS == j)], x[(SECTIONS == s) & (LABELS != j)]
+            a, b = x[(s == SECTIONS) & (j == LABELS)], x[(s == SECTIONS) & (j != LABELS)]
             share = len(a) * len(b) / (len(a) + len(b))
             difference, total = difference + share * (a.mean(0) - b.mean(0)), total + share
-        a, b = x[LABELS == j], x[LABELS != j]
+        a, b = x[j == LABELS], x[j != LABELS]
         error = np.sqrt(a.var(0, ddof=1) / len(a) + b.var(0, ddof=1) / len(b))
         np.testing.assert_allclose(made.welch()[:, j], difference / total / error, rtol=1e-9)
 

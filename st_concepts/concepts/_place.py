@@ -12,7 +12,8 @@ from st_concepts._counts.elsewhere import callers_level
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import Sections, sections_of
 from st_concepts._slots import KEYS
-from st_concepts.concepts import ContextOption, Seen
+from st_concepts.concepts._concept_set import ConceptSet
+from st_concepts.concepts._seen import ContextOption, Seen
 from st_concepts.models import Section, Surroundings
 
 
@@ -82,3 +83,46 @@ def place_of(section: Section, context: ContextOption, *, section_key: str | Non
     rows = np.flatnonzero(usable)
     coords = positions(adata)[rows] if KEYS.SPATIAL in adata.obsm else None
     return Place(Seen(latent, usable, around.subset(rows), coords, found.codes[rows]), around, found)
+
+
+def neighbours(
+    section: Section, made: ConceptSet, *, section_key: str | None = None, graph_key: str | None = None
+) -> Surroundings | None:
+    """Surroundings by which concepts look at the spots of a section, `None` where they look at the spot alone.
+
+    Raises
+    ------
+    ValueError, KeyError
+        As `place_of`.
+
+    Warns
+    -----
+    UserWarning
+        The concepts see the surroundings, and there are no positions.
+    """
+    if made.context is None:
+        return None
+    around = place_of(section, "auto", section_key=section_key, graph_key=graph_key).around
+    if around is None:
+        _warn_alone("there are no positions here")
+    return around
+
+
+def kept_neighbours(section: Section, made: ConceptSet) -> Surroundings | None:
+    """The same by the sections and the graph that the concepts were made or scored with, as far as they are there."""
+    graph_key, section_key = (str(made.params.get(name) or "") or None for name in ("graph_key", "section_key"))
+    if section_key not in section.adata.obs:
+        section_key = None
+    if made.context is not None and graph_key is not None and graph_key not in section.adata.obsp:
+        _warn_alone(f"adata.obsp[{graph_key!r}], by which they know them, is missing here")
+        return None
+    return neighbours(section, made, section_key=section_key, graph_key=graph_key)
+
+
+def _warn_alone(why: str) -> None:
+    warnings.warn(
+        f"These concepts see the surroundings of a spot, and {why}: taken as what they see in the spot alone. Put "
+        "coordinates into adata.obsm['spatial'] and run stc.tl.score_concepts.",
+        UserWarning,
+        stacklevel=callers_level(),
+    )
