@@ -97,9 +97,13 @@ def test_wrong_labels_are_noticed(bulb) -> None:
     adata.obs["noisy"] = pd.Categorical.from_codes(
         np.where(wrong, (codes + rng.integers(1, 5, len(codes))) % 5, codes), LAYERS
     )
-    with pytest.warns(UserWarning, match="contradicts"):
-        stc.tl.concepts(adata, model, groupby="noisy")
-    assert roc_auc_score(wrong, adata.obs["concept_disagreement"].fillna(0.5)) > 0.85
+    right = adata.uns["concepts"]["params"]["label_trust"]
+    stc.tl.concepts(adata, model, groupby="noisy")
+    assert adata.uns["concepts"]["params"]["label_trust"] < 0.5 * right
+    given = adata.obs["noisy"].cat.codes.to_numpy()
+    known = codes >= 0
+    as_given = adata.obsm["concept_weight"].to_numpy()[np.arange(adata.n_obs), given]
+    assert roc_auc_score(wrong[known], 1 - as_given[known]) > 0.85
 
 
 def test_one_seed_gives_the_same_bits(mob11) -> None:
