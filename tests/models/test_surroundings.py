@@ -117,7 +117,7 @@ def test_sections_do_not_mix_nor_do_spots_that_say_nothing():
 def test_a_graph_of_the_users_own():
     adata = AnnData(np.zeros((80, 1), dtype=np.float32))
     usable, sections = np.ones(80, bool), np.zeros(80, dtype=np.intp)
-    with pytest.raises(KeyError, match=r"'near' is not in adata\.obsp.*spatial_neighbors"):
+    with pytest.raises(KeyError, match=r"'near' is not in adata.obsp.*spatial_neighbors"):
         Surroundings.of(adata, usable, sections, graph_key="near")
     with pytest.raises((KeyError, ValueError), match="spatial"):
         Surroundings.of(adata, usable, sections)

@@ -13,10 +13,10 @@ RNG = np.random.default_rng(0)
 N, G, K = 140, 17, 3
 ROWS = sp.csr_matrix(RNG.poisson(0.7, (N, G)) * RNG.uniform(0.5, 2.0, (N, G)))
 A, B = np.sqrt(RNG.integers(40, 90, N)), RNG.uniform(0.1, 0.5, G)
-labels = RNG.integers(0, K, N)
-SCORE = RNG.normal(size=(N, K)) + 2 * np.eye(K)[labels]
-INSIDE = np.eye(K)[labels]
-three = RNG.integers(0, 3, N)
+LABELS = RNG.integers(0, K, N)
+SCORE = RNG.normal(size=(N, K)) + 2 * np.eye(K)[LABELS]
+INSIDE = np.eye(K)[LABELS]
+SECTIONS = RNG.integers(0, 3, N)
 ONE = np.zeros(N, dtype=np.intp)
 
 
@@ -38,14 +38,14 @@ def summed(x: RowStream, inside=INSIDE, outside=None, score=SCORE, sections=ONE)
 
 def test_welch_is_scipys():
     x = ROWS.toarray()
-    expected = np.stack([ttest_ind(x[labels == j], x[labels != j], equal_var=False).statistic for j in range(K)], 1)
+    expected = np.stack([ttest_ind(x[j == LABELS], x[j != LABELS], equal_var=False).statistic for j in range(K)], 1)
     np.testing.assert_allclose(summed(stream()).welch(), expected, rtol=1e-9)
 
 
 def test_spots_of_neither_side_take_no_part():
     x, used = ROWS.toarray(), np.arange(N) % 3 > 0
     inside, outside = INSIDE * used[:, None], (1 - INSIDE) * used[:, None]
-    expected = ttest_ind(x[used & (labels == 1)], x[used & (labels != 1)], equal_var=False).statistic
+    expected = ttest_ind(x[used & (LABELS == 1)], x[used & (LABELS != 1)], equal_var=False).statistic
     np.testing.assert_allclose(summed(stream(), inside, outside).welch()[:, 1], expected, rtol=1e-9)
 
 
@@ -83,16 +83,16 @@ def test_spots_without_a_score_take_no_part_in_the_correlation():
 
 def test_sections_are_compared_within_themselves():
     x = ROWS.toarray()
-    made = summed(stream(), sections=three)
-    centred = SCORE - np.stack([SCORE[three == s].mean(0) for s in range(3)])[three]
+    made = summed(stream(), sections=SECTIONS)
+    centred = SCORE - np.stack([SCORE[s == SECTIONS].mean(0) for s in range(3)])[SECTIONS]
     np.testing.assert_allclose(made.correlation(), np.corrcoef(x.T, centred.T)[:G, G:], rtol=1e-9, atol=1e-12)
     for j in range(K):
         difference, total = 0.0, 0.0
         for s in range(3):
-            a, b = x[(three == s) & (labels == j)], x[(three == s) & (labels != j)]
+            a, b = x[(s == SECTIONS) & (j == LABELS)], x[(s == SECTIONS) & (j != LABELS)]
             share = len(a) * len(b) / (len(a) + len(b))
             difference, total = difference + share * (a.mean(0) - b.mean(0)), total + share
-        a, b = x[labels == j], x[labels != j]
+        a, b = x[j == LABELS], x[j != LABELS]
         error = np.sqrt(a.var(0, ddof=1) / len(a) + b.var(0, ddof=1) / len(b))
         np.testing.assert_allclose(made.welch()[:, j], difference / total / error, rtol=1e-9)
 
@@ -122,7 +122,7 @@ def test_a_section_that_lacks_a_side_does_not_count_for_the_difference():
 
 
 @pytest.mark.parametrize("step", [1, 20, 200])
-@pytest.mark.parametrize("sections", [ONE, three], ids=["one", "three"])
+@pytest.mark.parametrize("sections", [ONE, SECTIONS], ids=["one", "three"])
 def test_rows_less_a_rank_one_matrix_are_the_dense_matrix(step, sections):
     explicit = sp.csr_matrix(ROWS.toarray() - np.outer(A, B))
     want = summed(stream(explicit), sections=sections)
