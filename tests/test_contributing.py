@@ -26,6 +26,7 @@ def registries():
         registry._held = names
 
 
+@pytest.mark.filterwarnings("ignore:Expression does not tell:UserWarning")  # one of the models is a random projection
 def test_the_examples_of_the_page_run(registries):
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) >= 5

@@ -126,7 +126,6 @@ def test_symbols_against_ids(section: AnnData, model: stc.SpotVAE, says: Callabl
     says("the model gene symbols", lambda: stc.tl.concepts(section, model, groupby="layer"))
 
 
-@pytest.mark.filterwarnings("ignore:Expression contradicts:UserWarning")
 def test_missing_coordinates(section: AnnData, model: stc.SpotVAE, says: Callable[..., None], tmp_path: Path) -> None:
     del section.obsm["spatial"]
     source = saved(section, tmp_path / "a.h5ad")
@@ -157,7 +156,6 @@ def test_wrong_kind_and_unreadable(section: AnnData, says: Callable[..., None], 
     says("damaged or truncated", lambda: stc.io.read(broken), broken, "--groupby", "layer", "--out", out)
 
 
-@pytest.mark.filterwarnings("ignore:Expression contradicts:UserWarning")
 def test_output_that_cannot_be_written(
     section: AnnData, model: stc.SpotVAE, says: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -176,7 +174,6 @@ def test_output_that_cannot_be_written(
     assert not plt.get_fignums()
 
 
-@pytest.mark.filterwarnings("ignore:Expression contradicts:UserWarning")
 def test_result_as_input(section: AnnData, model: stc.SpotVAE, says: Callable[..., None], tmp_path: Path) -> None:
     stc.tl.concepts(section, model, groupby="layer")
     source = saved(section, tmp_path / "a.h5ad")

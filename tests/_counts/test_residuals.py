@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from st_concepts._counts import expression as _expression
 from st_concepts._counts.expression import Expression, SideSums
+from st_concepts._counts.residuals import PearsonResiduals
 from st_concepts._counts.stream import RowStream
 
 
@@ -119,3 +120,34 @@ def test_two_processes_find_what_one_finds(tmp_path):
         together = np.load(tmp_path / f"{who}-of-2.npz")
         for key in alone.files:
             np.testing.assert_allclose(together[key], alone[key], rtol=1e-6, atol=1e-9)
+
+
+def test_feature_slope_is_that_of_a_regression_on_simulated_counts():
+    rng = np.random.default_rng(0)
+    share = np.array([1e-5, 1e-3, 0.004, 0.05, 0.2, 0.0])
+    share = np.append(share, 1 - share.sum())
+    total, target_sum, n = 2000.0, 800.0, 200_000
+    made = PearsonResiduals.of(np.full(3, total), share * total, np.ones(3, bool))
+    found = made.feature_slope(target_sum)
+    for j in np.flatnonzero(share * total > 0.1):
+        x = rng.poisson(total * share[j], n)
+        residual, feature = (x - total * share[j]) / np.sqrt(total * share[j]), np.log1p(x * target_sum / total)
+        slope = np.polyfit(residual, feature, 1)[0]
+        assert found[j] == pytest.approx(slope, rel=0.02)
+    # of a gene that is hardly seen: the probability of one count, times what it is worth
+    assert found[0] == pytest.approx(np.sqrt(0.02) * np.log1p(target_sum / total), rel=0.03)
+    assert found[5] == 0.0
+
+
+def test_feature_slope_is_that_at_the_median_spot(section):
+    data = Expression.open(section, None, 20.0)
+    usable = data.totals > 1
+    slope = data.feature_slope(usable)
+    x = section.X.toarray().astype(float) * usable[:, None]
+    alike = PearsonResiduals.of(np.full(40, np.median(x.sum(1)[usable])), x.sum(0), np.ones(40, bool))
+    np.testing.assert_allclose(slope, alike.feature_slope(20.0), rtol=1e-12)
+    nothing = PearsonResiduals.of(np.zeros(4), np.ones(3), np.ones(4, bool))
+    assert not nothing.feature_slope(20.0).any()
+    section.X = section.X.log1p()
+    section.uns["log1p"] = {}
+    np.testing.assert_array_equal(Expression.open(section, None, 20.0).feature_slope(usable), 1.0)

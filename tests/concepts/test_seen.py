@@ -28,12 +28,12 @@ def problem(codes: np.ndarray) -> Problem:
     return Problem(codes.astype(np.intp), 2, [0, 1])
 
 
-HALVES = (XY[:, 0] >= SIDE / 2).astype(np.intp)
-CHECKS = (XY.sum(1) % 2).astype(np.intp)
+halves = (XY[:, 0] >= SIDE / 2).astype(np.intp)
+checks = (XY.sum(1) % 2).astype(np.intp)
 
 
 def test_the_embedding_is_the_spot_with_twice_its_surroundings():
-    data = seen(HALVES, 1.0)
+    data = seen(halves, 1.0)
     np.testing.assert_array_equal(data.embedding(0.0), data.latent)
     both = data.embedding(3.0)
     assert both.shape == (N, 6)
@@ -52,13 +52,13 @@ def test_the_embedding_is_the_spot_with_twice_its_surroundings():
 
 
 def test_a_number_is_taken_as_it_is():
-    data = seen(HALVES, 1.0)
-    assert data.choose_width(7, [problem(HALVES)]) == (7.0, {})
-    assert data.choose_width(0.0, [problem(HALVES)]) == (0.0, {})
+    data = seen(halves, 1.0)
+    assert data.choose_width(7, [problem(halves)]) == (7.0, {})
+    assert data.choose_width(0.0, [problem(halves)]) == (0.0, {})
 
 
 def test_wide_layers_in_noise_are_seen_by_their_surroundings():
-    width, area = seen(HALVES, 3.0).choose_width("auto", [problem(HALVES)])
+    width, area = seen(halves, 3.0).choose_width("auto", [problem(halves)])
     assert width > 0
     assert set(area) == set(WIDTHS)
     assert area[width] == max(area.values())
@@ -66,19 +66,19 @@ def test_wide_layers_in_noise_are_seen_by_their_surroundings():
 
 
 def test_a_pattern_finer_than_any_average_is_seen_in_the_spot_alone():
-    data = seen(4.0 * CHECKS, 1.0)
+    data = seen(4.0 * checks, 1.0)
     data.latent[:, 1:] = 0.0
     data.latent[:, 1:] += np.random.default_rng(5).normal(size=(N, 2))
-    width, area = data.choose_width("auto", [problem(CHECKS)])
+    width, area = data.choose_width("auto", [problem(checks)])
     assert area[0.0] > 0.95
     assert area[width] == max(area.values())
 
 
 def test_the_figures_are_those_of_held_out_tiles():
-    data = seen(HALVES, 3.0)
+    data = seen(halves, 3.0)
     other = (XY[:, 1] >= 5).astype(np.intp)
     other[::7] = -1
-    problems = [problem(HALVES), Problem(other, 2, [1])]
+    problems = [problem(halves), Problem(other, 2, [1])]
     _, area = data.choose_width("auto", problems)
     for width in WIDTHS:
         found = [
@@ -90,15 +90,15 @@ def test_the_figures_are_those_of_held_out_tiles():
 
 def test_too_few_labels_and_no_positions_compare_nothing():
     few = np.full(N, -1)
-    few[np.flatnonzero(HALVES == 0)[:FEW_LABELS]] = 0
-    few[np.flatnonzero(HALVES == 1)[:FEW_LABELS]] = 1
-    assert seen(HALVES, 3.0).choose_width("auto", [problem(few)]) == (DEFAULT_WIDTH, {})
-    assert seen(HALVES, 3.0, coords=False).choose_width("auto", [problem(HALVES)]) == (DEFAULT_WIDTH, {})
-    data = seen(HALVES, 3.0)
-    assert Seen(data.latent, data.usable).choose_width("auto", [problem(HALVES)]) == (0.0, {})
+    few[np.flatnonzero(halves == 0)[:FEW_LABELS]] = 0
+    few[np.flatnonzero(halves == 1)[:FEW_LABELS]] = 1
+    assert seen(halves, 3.0).choose_width("auto", [problem(few)]) == (DEFAULT_WIDTH, {})
+    assert seen(halves, 3.0, coords=False).choose_width("auto", [problem(halves)]) == (DEFAULT_WIDTH, {})
+    data = seen(halves, 3.0)
+    assert Seen(data.latent, data.usable).choose_width("auto", [problem(halves)]) == (0.0, {})
 
 
 def test_averages_of_widths_that_were_not_chosen_are_let_go():
-    data = seen(HALVES, 3.0)
-    width, _ = data.choose_width("auto", [problem(HALVES)])
+    data = seen(halves, 3.0)
+    width, _ = data.choose_width("auto", [problem(halves)])
     assert set(data._averages) == {width}

@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning"),
     pytest.mark.filterwarnings("ignore:Consolidated metadata:UserWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:zarr"),
+    pytest.mark.filterwarnings("ignore:Expression does not tell:UserWarning"),  # the mask is of no layer
 ]
 
 KINDS = {

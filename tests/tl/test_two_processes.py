@@ -16,7 +16,6 @@ import st_concepts as stc
 WORKER = """
 import sys, warnings
 warnings.simplefilter("error")
-warnings.filterwarnings("ignore", "Expression contradicts")
 import anndata as ad, pandas as pd, torch, torch.distributed as dist
 import st_concepts as stc
 from st_concepts._distributed import size
