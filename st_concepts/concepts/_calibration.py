@@ -14,7 +14,7 @@ from scipy.special import expit, log_expit, softmax
 # towards which slope coefficients are drawn, and how strongly: the logarithm of the slope that all concepts share, what
 # a score tells beyond that of its own concept and of others, and intercepts. Chosen on seven sections by how well
 # held-out spots are calibrated; any tissue left out gives nearly the same
-_SLOPE = 1.5
+_SLOPE = 1.4
 _RIDGE_SLOPE, _RIDGE_OTHERS, _RIDGE_BIAS = 30.0, 2.0, 0.3
 # share of the labelled spots that may lie beyond the reach of their layers, in each of two spaces; with fewer than so
 # many spots a quantile says little, and a log-normal tail has its say too

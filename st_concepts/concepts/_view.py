@@ -84,7 +84,7 @@ class ConceptView:
         values = scores(adata, made, score_key).to_numpy(dtype=np.float64)[:, chosen]
         context = made.context is not None
         alone = values
-        if context and score_key is None:
+        if context and score_key in (None, made.params.get("score_key")):
             alone = scores(adata, made, made.slot(KEYS.SCORE_ALONE)).to_numpy(dtype=np.float64)[:, chosen]
         gradient = _columns(adata.varm.get(made.slot(KEYS.GRADIENT_ALONE if context else KEYS.GRADIENT)), labels)
         weights = _columns(adata.obsm.get(made.slot(KEYS.WEIGHT)), labels)
