@@ -75,9 +75,15 @@ class LayerWriter:
             self._dense[rows] = block
         self._row = rows.stop
 
-    def put(self, columns: slice, block: np.ndarray) -> None:
-        """Write columns of a dense layer."""
-        self._dense[:, columns] = block
+    def put(self, columns: np.ndarray, block: np.ndarray) -> None:
+        """Write columns of a dense layer, ascending; those between them become zero."""
+        low, high = int(columns[0]), int(columns[-1]) + 1
+        step = self._dense.chunks[0]
+        for first in range(0, len(block), step):
+            part = block[first : first + step]
+            wide = np.zeros((len(part), high - low), dtype=np.float32)
+            wide[:, columns - low] = part
+            self._dense[first : first + len(part), low:high] = wide
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from st_concepts._counts.positions import positions
 from st_concepts._counts.sections import sections_of
 from st_concepts._slots import KEYS
-from st_concepts.concepts import ConceptView
+from st_concepts.concepts import ConceptView, membership, read_concepts
 from st_concepts.stats import NullModel, association_test, find_null, null_model
 
 _WAVES = 64  # random Fourier features a field
@@ -90,14 +90,18 @@ def calibration(
     if KEYS.SPATIAL not in adata.obsm:
         raise KeyError("adata.obsm['spatial'] is missing: the made-up genes need the position of each spot.")
     sections, coords = sections_of(adata, section_key, concepts_key=concepts_key).codes, positions(adata)
-    view = ConceptView.read(adata, concepts_key, None, None)
-    y = view.given_labels if target == "label" else view.alone
+    concepts = read_concepts(adata, concepts_key)
+    if target == "label":
+        members = membership(adata, concepts).members
+        y = np.where(members < 0, np.nan, members).astype(np.float64)
+    else:
+        y = ConceptView.read(adata, concepts_key, None, None).alone
     models = {find_null(null).name: null_model(null, adata.n_obs, coords=coords, sections=sections) for null in nulls}
     rows = []
     for length, genes in _made_up(coords, sections, [0.0, *lengths], n_genes, smooth_share, seed):
         for name, null in models.items():
             result = association_test(genes, y, null, n_null=0)
-            for j, concept in enumerate(view.names):
+            for j, concept in enumerate(concepts.names):
                 rows.append(
                     {
                         "null": name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -87,8 +88,8 @@ class Maps:
             return np.concatenate(held) if self.dense else sp.vstack(held, format="csr", dtype=np.float32)
         if self.dense:
             out = np.zeros(shape, dtype=np.float32)
-            for columns, block in self.columns(budget):
-                out[:, self.in_data[columns]] = block
+            for genes, block in self.columns(budget):
+                out[:, self.in_data[genes]] = block
             return out
         found = [block for _, block in self.columns(budget)]
         return self._widened(sp.hstack([sp.csr_matrix(b) for b in found], format="csr", dtype=np.float32))
@@ -96,14 +97,12 @@ class Maps:
     def write(self, writer: LayerWriter, budget: int) -> None:
         """Into a store, block by block."""
         if self.part == "own":
-            for block in self.rows():
-                writer.append(block)
+            with closing(self.rows()) as blocks:
+                for block in blocks:
+                    writer.append(block)
             return
-        for columns, block in self.columns(budget):
-            at = self.in_data[columns]
-            wide = np.zeros((len(block), at[-1] + 1 - at[0]), dtype=np.float32)
-            wide[:, at - at[0]] = block
-            writer.put(slice(int(at[0]), int(at[-1]) + 1), wide)
+        for genes, block in self.columns(budget):
+            writer.put(self.in_data[genes], block)
 
     def rows(self) -> Generator[np.ndarray | sp.csr_matrix, None, None]:
         """Blocks of rows of the layer, of what the concept sees in the spots."""

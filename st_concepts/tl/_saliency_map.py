@@ -127,7 +127,9 @@ def saliency_map(
     in_model, in_data = _columns(section, genes)
     name = key_added or saliency_layer(section.concepts.labels[j], concept_slot(MAP_SLOTS[part], concepts_key))
     # what is averaged over neighbours comes column by column, and a CSR store takes rows
-    wide = (isinstance(genes, str) and genes == "all") or (store is not None and section.around is not None)
+    wide = (isinstance(genes, str) and genes == "all") or (
+        store is not None and section.around is not None and part != "own"
+    )
     maps = Maps(section, record, j, in_model, in_data, baseline, options, part, keep_dense=wide)
     if store is not None:
         refuse_existing(store)

@@ -23,14 +23,16 @@ def made():
     return adata, models
 
 
-def test_agreement_is_that_of_saliency_fitted_by_hand(made):
-    adata, models = made
+@pytest.mark.parametrize("context", [0, 3])
+def test_agreement_is_that_of_saliency_fitted_by_hand(made, context):
+    adata, models = made[0].copy(), made[1]
+    stc.tl.concepts(adata, models["a"], groupby="layer", unlabelled="ignore", context=context)
     table = stc.evaluate.stability(adata, models, n_top=20)
     assert len(table) == 15
     found = {}
     for name, model in models.items():
         one = adata.copy()
-        stc.tl.concepts(one, model, groupby="layer", unlabelled="ignore")
+        stc.tl.concepts(one, model, groupby="layer", unlabelled="ignore", context=context)
         stc.tl.saliency(one, model)
         found[name] = one
     for row in table.itertuples():

@@ -213,6 +213,11 @@ def test_blocks_of_genes_make_no_difference(seen, tmp_path, method, part) -> Non
     few = np.asarray(adata.layers["few"])
     np.testing.assert_allclose(few[:, [3, 17, 50]], adata.layers["once"][:, [3, 17, 50]], rtol=1e-5, atol=1e-6)
     assert not np.delete(few, [3, 17, 50], axis=1).any()
+    # what is seen in the spot comes row by row, in a store too
+    asked |= {"part": "own", "genes": genes}
+    stc.tl.saliency_map(adata, model, **asked, key_added="own", store=tmp_path / "own.zarr")
+    stc.tl.saliency_map(adata, model, **asked, key_added="held")
+    np.testing.assert_array_equal(adata.layers["own"].compute().toarray(), adata.layers["held"].toarray())
 
 
 def test_sections_do_not_look_at_each_other() -> None:

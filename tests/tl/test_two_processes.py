@@ -37,6 +37,8 @@ for number, adata in enumerate((ad.read_h5ad(f"{folder}/a.h5ad"), ad.read_h5ad(f
     stc.tl.rank_genes_concepts(adata, n_null=10, null="permutation", key_added="shuffled")
     stc.tl.rank_genes_concepts(adata, n_null=0, null="none", target="score", key_added="independent")
     stc.tl.concepts(adata, model, genes=list(adata.var_names[:2]), key_added="seeds")
+    stc.tl.concepts(adata, model, groupby="layer", groups=["GCL", "MCL"], context=3, key_added="wide")
+    stc.tl.saliency(adata, model, concepts_key="wide")
     arrays = {f"{slot}/{k}": v for slot in ("obsm", "varm") for k, v in getattr(adata, slot).items()}
     pd.to_pickle(arrays, f"{folder}/{number}-{who}-of-{n}.pkl")
 if n > 1:
