@@ -16,8 +16,8 @@ from scipy.special import expit, log_expit, softmax
 # held-out spots are calibrated; any tissue left out gives nearly the same
 _SLOPE = 1.4
 _RIDGE_SLOPE, _RIDGE_OTHERS, _RIDGE_BIAS = 30.0, 2.0, 0.3
-# share of the labelled spots that may lie beyond the reach of their layers, in each of two spaces; a quantile says little
-# of fewer spots than enough, and there a log-normal tail has its say too
+# share of the labelled spots that may lie beyond the reach of their layers, in each of two spaces; a quantile
+# says little of few spots, and a log-normal tail has its say too
 _BEYOND, _TAIL, _ENOUGH = 0.005, 2.58, 200
 # what stands for a class that was not there
 _NEVER = -1e9
