@@ -15,6 +15,9 @@ from st_concepts.concepts._soft_labels import soft_labels
 from st_concepts.concepts._spreading import taking_part
 from st_concepts.concepts._vectors import Estimator
 
+# spots that concepts out of fold are made of, and coefficients; all labelled spots are scored
+_MOST = 4000
+
 
 @dataclass(frozen=True)
 class Labelling:
@@ -66,7 +69,7 @@ class Labelling:
         found, folds = self._out_of_fold(embedding, seen, problem)
         order = np.array(problem.picked)
         codes = np.argsort(order)[found.codes]
-        fit = np.isin(found.rows, taking_part(problem.codes, 0))
+        fit = np.isin(found.rows, taking_part(problem.codes, 0, _MOST))
         weights, bias = fit_exclusive(found.scores[fit], codes[fit])
         reach = {"embedding": Reach.of(embedding[found.rows[fit]], codes[fit], len(order), folds[fit])}
         whole = fit & ~np.isnan(found.scores).any(axis=1)
@@ -86,7 +89,7 @@ class Labelling:
     ) -> tuple[HeldOut, NDArray[np.intp]]:
         """Scores of the labelled spots, ``(n_labelled, len(picked))``, each made without the labels of its fold."""
         rows, folds = np.flatnonzero(problem.codes >= 0), dealt_folds(problem.codes, 0)
-        part = taking_part(problem.codes, 0)
+        part = taking_part(problem.codes, 0, _MOST)
         some = Seen(seen.latent[part], seen.usable, None if seen.around is None else seen.around.subset(part))
         of_some = embedding[part]
         scores = np.full((len(rows), len(problem.picked)), np.nan)

@@ -68,17 +68,17 @@ def spread_labels(
     return np.where(total > 0, share / np.where(total > 0, total, 1.0), 1.0 / n_classes)
 
 
-def taking_part(codes: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
-    """Spots that take part in spreading, ascending: all, or as many as `MAX_SPOTS`, half of them labelled at most."""
+def taking_part(codes: NDArray[np.intp], seed: int, most: int = MAX_SPOTS) -> NDArray[np.intp]:
+    """Spots that take part in spreading, ascending: all, or as many as ``most``, half of them labelled at most."""
     n = len(codes)
-    if n <= MAX_SPOTS:
+    if n <= most:
         return np.arange(n)
     rng = np.random.default_rng(seed)
     known = rng.permutation(np.flatnonzero(codes >= 0))
     # every class keeps spots: the first of each, class after class
     order = _rank_within(codes[known])
-    first = known[np.argsort(order, kind="stable")][: MAX_SPOTS // 2]
-    rest = rng.permutation(np.setdiff1d(np.arange(n), first))[: MAX_SPOTS - len(first)]
+    first = known[np.argsort(order, kind="stable")][: most // 2]
+    rest = rng.permutation(np.setdiff1d(np.arange(n), first))[: most - len(first)]
     return np.sort(np.concatenate([first, rest]))
 
 
