@@ -19,7 +19,7 @@ from st_concepts._slots import KEYS
 from st_concepts.concepts import ConceptSet, membership
 from st_concepts.models import SpotVAE
 from st_concepts.report._tables import saliency_method
-from st_concepts.stats import association_test, balanced_tiles, spearman, top_overlap
+from st_concepts.stats import association_test, balanced_tiles, p_text, spearman, top_overlap
 
 N_TOP = 50
 _N_TILES = 16
@@ -78,6 +78,28 @@ def faithful(adata: AnnData, model: Any, seed: int, n_genes: int = 20) -> Check:
         "moves the score far more than random genes do. This says nothing about whether the genes matter to the tissue."
     )
     return Check("Does the model read what saliency names?", caption, table)
+
+
+def there(adata: AnnData) -> Check | None:
+    """Whether expression tells each layer at all; `None` where that was not tested."""
+    found = get.concepts(adata)
+    if "pval" not in found:
+        return None
+    table = pd.DataFrame(
+        {
+            "Layer": found["name"],
+            "labelled spots": found["n_labelled"],
+            "AUROC of held-out spots": found["auroc"],
+            "p of the layer": [p_text(p) for p in found["pval"]],
+        }
+    )
+    joint = float(found["joint_pval"].iloc[0])
+    whole = "" if np.isnan(joint) else f" All layers together: p {'' if joint <= 1e-5 else '= '}{p_text(joint)}."
+    caption = (
+        "Each labelling was compared with labels of the same pattern on the tissue that mean nothing. Where p is not "
+        "small, the genes of that layer are a ranking, not a finding." + whole
+    )
+    return Check("Does expression tell the layers?", caption, table)
 
 
 def around(adata: AnnData) -> Check:

@@ -132,12 +132,7 @@ def write(
     if adata.n_obs <= _CHECKED_SPOTS:
         agreed = _attempt("agreement", _checks.agreement, adata, made, seed, section_key)
     checks = [] if agreed is None else [agreed.check]
-    if KEYS.SALIENCY_CONTEXT in adata.varm:
-        checks += filter(None, [_attempt("the share of the surroundings", _checks.around, adata)])
-    if model is not None and KEYS.SALIENCY in adata.varm and adata.n_obs <= _CHECKED_SPOTS:
-        checks += filter(None, [_attempt("faithfulness", _checks.faithful, adata, model, seed)])
-    if stability or (stability is None and isinstance(model, SpotVAE) and _quick(model, adata.n_obs)):
-        checks += filter(None, [_attempt("stability", _checks.stable, adata, model, seed)])
+    checks += _further_checks(adata, model, stability, seed)
     checks += [_checks.Check(heading, "", table) for heading, table in (tables or {}).items()]
     if model is not None:
         adata = _with_maps(adata, model, made, genes)
@@ -159,6 +154,18 @@ def write(
     )
     with whole_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _further_checks(adata: AnnData, model: Any, stability: bool | None, seed: int) -> list[_checks.Check]:
+    """Checks that need no halves of the data, as far as they can be made."""
+    checks = [_attempt("the test of the layers", _checks.there, adata)]
+    if KEYS.SALIENCY_CONTEXT in adata.varm:
+        checks.append(_attempt("the share of the surroundings", _checks.around, adata))
+    if model is not None and KEYS.SALIENCY in adata.varm and adata.n_obs <= _CHECKED_SPOTS:
+        checks.append(_attempt("faithfulness", _checks.faithful, adata, model, seed))
+    if stability or (stability is None and isinstance(model, SpotVAE) and _quick(model, adata.n_obs)):
+        checks.append(_attempt("stability", _checks.stable, adata, model, seed))
+    return [check for check in checks if check is not None]
 
 
 def _page(
