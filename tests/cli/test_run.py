@@ -127,7 +127,7 @@ def test_run_does_what_the_functions_do(cli, source, section, tmp_path):
     result = ad.read_h5ad(tmp_path / "o.h5ad")
     expected = section.copy()
     model = stc.SpotVAE(expected, n_latent=6, seed=5).fit(max_epochs=2, progress=False)
-    stc.tl.concepts(expected, model, groupby="layer", estimator="mean_difference")
+    stc.tl.concepts(expected, model, groupby="layer", estimator="mean_difference", seed=5)
     stc.tl.saliency(expected, model, method="gradient_x_input")
     stc.tl.rank_genes_concepts(expected, null="permutation", seed=5)
     for ours, theirs in (

@@ -79,21 +79,20 @@ def test_spots_that_no_label_reaches_say_nothing():
     np.testing.assert_allclose(tiny.sum(1), 1.0)
 
 
-def test_of_many_spots_every_class_takes_part(monkeypatch):
+def test_of_many_spots_every_class_takes_part():
     assert taking_part(np.zeros(50, dtype=np.intp), 0).tolist() == list(range(50))
-    monkeypatch.setattr(spreading, "MAX_SPOTS", 100)
     codes = np.full(1000, -1)
     codes[:600] = 0
     codes[[700, 800, 900]] = 1
     codes[650] = 2
-    rows = taking_part(codes, 0)
+    rows = taking_part(codes, 0, 100)
     assert len(rows) == 100
     assert (np.diff(rows) > 0).all()
     assert {650, 700, 800, 900} <= set(rows.tolist())
     # first 50 labelled ones, the others from all that are left
     assert (codes[rows] < 0).sum() > 10
-    np.testing.assert_array_equal(rows, taking_part(codes, 0))
-    assert not np.array_equal(rows, taking_part(codes, 1))
+    np.testing.assert_array_equal(rows, taking_part(codes, 0, 100))
+    assert not np.array_equal(rows, taking_part(codes, 1, 100))
 
 
 def test_leading_axes_are_principal_components():

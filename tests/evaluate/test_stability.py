@@ -19,20 +19,20 @@ def made():
         "b": stc.SpotVAE(adata, n_latent=8).fit(max_epochs=0, progress=False),
         "half": stc.SpotVAE(adata[:, :100].copy(), n_latent=5).fit(max_epochs=0, progress=False),
     }
-    stc.tl.concepts(adata, models["a"], groupby="layer", unlabelled="ignore")
+    stc.tl.concepts(adata, models["a"], groupby="layer", unlabelled="ignore", n_null=0)
     return adata, models
 
 
 @pytest.mark.parametrize("context", [0, 3])
 def test_agreement_is_that_of_saliency_fitted_by_hand(made, context):
     adata, models = made[0].copy(), made[1]
-    stc.tl.concepts(adata, models["a"], groupby="layer", unlabelled="ignore", context=context)
+    stc.tl.concepts(adata, models["a"], groupby="layer", unlabelled="ignore", context=context, n_null=0)
     table = stc.evaluate.stability(adata, models, n_top=20)
     assert len(table) == 15
     found = {}
     for name, model in models.items():
         one = adata.copy()
-        stc.tl.concepts(one, model, groupby="layer", unlabelled="ignore", context=context)
+        stc.tl.concepts(one, model, groupby="layer", unlabelled="ignore", context=context, n_null=0)
         stc.tl.saliency(one, model)
         found[name] = one
     for row in table.itertuples():

@@ -17,9 +17,9 @@ import st_concepts as stc
 from st_concepts import report
 
 
-def analysed(adata: AnnData) -> stc.SpotVAE:
+def analysed(adata: AnnData, n_null: int = 999) -> stc.SpotVAE:
     model = stc.SpotVAE(adata, n_latent=5, seed=0).fit(max_epochs=0, progress=False)
-    stc.tl.concepts(adata, model, groupby="layer")
+    stc.tl.concepts(adata, model, groupby="layer", n_null=n_null)
     stc.tl.saliency(adata, model)
     stc.tl.rank_genes_concepts(adata, n_null=0, null="moran" if adata.n_obs < 1000 else "none")
     return model

@@ -92,7 +92,7 @@ def test_halves_of_one_section(result: tuple[AnnData, stc.SpotVAE], tmp_path: Pa
 
 def test_sections_as_replicates(tmp_path: Path) -> None:
     adata = stc.datasets.simulated_bulb(n_obs=400, n_vars=150, n_markers=5, n_sections=2, seed=0)
-    analysed(adata)
+    analysed(adata, n_null=0)
     page = page_of(adata, tmp_path / "a.html")
     columns = {c["name"]: c["title"] for c in page.data["markers"]["columns"]}
     assert {"Weakest section", "Same sign", "Combined z", "Sections"} <= set(columns.values())
@@ -100,7 +100,7 @@ def test_sections_as_replicates(tmp_path: Path) -> None:
     # a layer that one section lacks cannot be compared, the others can
     first = adata.obs["section"].cat.categories[0]
     adata.obs.loc[(adata.obs["section"] == first) & (adata.obs["layer"] == "OPL"), "layer"] = np.nan
-    analysed(adata)
+    analysed(adata, n_null=0)
     found = _checks.agreement(adata, read_concepts(adata), 0)
     assert found.check.table["Layer"].tolist() == ["ONL", "GL", "MCL", "GCL"]
     assert found.weakest["OPL"].isna().all()
@@ -117,7 +117,7 @@ def test_too_little_for_halves(simulated: AnnData) -> None:
 
 def test_what_is_read_around_the_spots(simulated: AnnData, tmp_path: Path) -> None:
     model = stc.SpotVAE(simulated, n_latent=5, seed=0).fit(max_epochs=0, progress=False)
-    stc.tl.concepts(simulated, model, groupby="layer", context=3)
+    stc.tl.concepts(simulated, model, groupby="layer", context=3, n_null=0)
     stc.tl.saliency(simulated, model)
     parts = stc.get.saliency_parts(simulated)
     check = _checks.around(simulated)
@@ -138,7 +138,7 @@ def test_what_is_read_around_the_spots(simulated: AnnData, tmp_path: Path) -> No
         whole, inner, outer = (unpack(o["values"]) for o in (overlay, own[key], around[key]))
         np.testing.assert_allclose(whole, inner + outer, atol=0.02 * np.abs(whole).max() + 0.02 * np.abs(outer).max())
 
-    stc.tl.concepts(simulated, model, groupby="layer", context=0)
+    stc.tl.concepts(simulated, model, groupby="layer", context=0, n_null=0)
     stc.tl.saliency(simulated, model)
     page = page_of(simulated, tmp_path / "a.html", model=model, n_genes=2, stability=False)
     assert check.heading not in page.text

@@ -35,7 +35,7 @@ def test_numbers_come_back(values: np.ndarray, bits: int) -> None:
 
 def test_many_spots_and_sections(tmp_path: Path) -> None:
     adata = stc.datasets.simulated_bulb(n_obs=400, n_vars=150, n_markers=5, n_sections=2, seed=0)
-    analysed(adata)
+    analysed(adata, n_null=0)
     for name in adata.obs["section"].cat.categories:
         adata.uns.setdefault("spatial", {})[name] = {
             "images": {"hires": np.full((30, 60, 3), 200, dtype=np.uint8)},
@@ -64,7 +64,7 @@ def test_an_image_lies_under_its_own_spots_only(tmp_path: Path, caplog: Any) -> 
     adata.uns["spatial"] = {"A": {"images": small, "scalefactors": {"tissue_lowres_scalef": factor}}, "junk": 3}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        analysed(adata)
+        analysed(adata, n_null=0)
     page = page_of(adata, tmp_path / "a.html", section_key="slide")
     first, second = page.data["sections"]
     assert (first["name"], second["name"]) == ("A", "B")

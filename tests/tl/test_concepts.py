@@ -144,8 +144,9 @@ def test_unlabelled_spots_are_allowed_scored_and_learned_from(trained) -> None:
     rng = np.random.default_rng(0)
     keep = np.concatenate([rng.permutation(np.flatnonzero(truth == name))[:4] for name in LAYERS])
     adata.obs["layer"] = truth.where(np.isin(np.arange(adata.n_obs), keep))
-    learned = stc.tl.concepts(adata, model, groupby="layer", n_null=0, copy=True)
-    ignored = stc.tl.concepts(adata, model, groupby="layer", n_null=0, unlabelled="ignore", copy=True)
+    options = {"groupby": "layer", "context": 0, "n_null": 0, "copy": True}
+    learned = stc.tl.concepts(adata, model, **options)
+    ignored = stc.tl.concepts(adata, model, unlabelled="ignore", **options)
     assert learned.obsm["concept_score"].notna().all().all()
     assert learned.uns["concepts"]["n_labelled"].tolist() == [4] * 5
     assert (learned.obsm["concept_members"] == -1).sum().tolist() == [280] * 5

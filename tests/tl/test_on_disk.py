@@ -94,7 +94,7 @@ def test_the_whole_path(pair):
             np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
     same(column(memory.obs, "concept_disagreement"), column(disk.obs, "concept_disagreement"), atol=1e-5)
     # once more over what is there, as a boolean mask, which drops the column of the layers
-    stc.tl.concepts(disk, model, mask=np.arange(disk.n_obs) % 2 == 0, n_null=0)
+    stc.tl.concepts(disk, model, mask=np.arange(disk.n_obs) % 2 == 0, unlabelled="ignore", n_null=0)
     assert "concept_disagreement" not in disk.obs or column(disk.obs, "concept_disagreement").isna().all()
 
 

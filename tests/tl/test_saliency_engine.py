@@ -55,7 +55,7 @@ def section(encoder, n_obs: int = 60, seed: int = 0) -> ad.AnnData:
     with warnings.catch_warnings():
         # labels are random
         warnings.simplefilter("ignore")
-        stc.tl.concepts(adata, encoder, groupby="layer", estimator="mean_difference")
+        stc.tl.concepts(adata, encoder, groupby="layer", estimator="mean_difference", n_null=0)
     return adata
 
 
@@ -82,7 +82,7 @@ def linear():
 def fitted():
     adata = stc.datasets.simulated_bulb(n_obs=150, n_vars=60, n_markers=5, n_smooth=5, seed=0)
     model = stc.SpotVAE(adata, n_latent=4, n_hidden=16).fit(max_epochs=3, progress=False)
-    stc.tl.concepts(adata, model, groupby="layer", unlabelled="ignore")
+    stc.tl.concepts(adata, model, groupby="layer", unlabelled="ignore", n_null=0)
     return adata, model
 
 
@@ -190,7 +190,7 @@ def scvi_model():
             model = scvi.model.SCVI(adata, n_latent=4, n_hidden=16, encode_covariates=True)
             quiet = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False, "enable_checkpointing": False}
             model.train(max_epochs=2, batch_size=45, **quiet)
-        stc.tl.concepts(adata, model, groupby="layer", unlabelled="ignore")
+        stc.tl.concepts(adata, model, groupby="layer", unlabelled="ignore", n_null=0)
     return adata, model
 
 
@@ -377,7 +377,7 @@ def test_what_is_written_survives_the_disk(linear, tmp_path):
 def test_a_map_on_the_disk_is_drawn(tmp_path, method):
     adata = stc.datasets.simulated_bulb(n_obs=120, n_vars=40, n_markers=3, n_smooth=3, seed=0)
     model = stc.SpotVAE(adata, n_latent=4).fit(max_epochs=0, progress=False)
-    stc.tl.concepts(adata, model, groupby="layer", unlabelled="ignore")
+    stc.tl.concepts(adata, model, groupby="layer", unlabelled="ignore", n_null=0)
     store = tmp_path / "map.zarr"
     stc.tl.saliency_map(adata, model, concept="GCL", genes="all", method=method, store=store)
     axes = stc.pl.saliency_map(adata, concept="GCL", genes=list(adata.var_names[:2]), show=False)
