@@ -270,7 +270,12 @@ def _solve(
         if estimator.takes_weights:
             sides = soft.sides
     vectors = _vectors(estimator, embedding, sides)
-    auroc = np.concatenate([_auroc(embedding, p) for p in problems])
+    # what was learned from other spots has held the labels out already
+    auroc = np.concatenate(
+        [one.held_out.auroc[p.picked] for one, p in zip(soft.found, problems, strict=True)]
+        if soft is not None
+        else [_auroc(embedding, p) for p in problems]
+    )
     kept: dict[str, Any] = {"context": width}
     if compared:
         kept["context_widths"] = np.array(list(compared), dtype=np.float64)

@@ -98,10 +98,11 @@ class Seen:
             return DEFAULT_WIDTH, {}
         found = {width: self._tiled_auroc(width, problems) for width in WIDTHS}
         told = {width: area for width, area in found.items() if np.isfinite(area)}
+        best = max(told, key=told.__getitem__, default=DEFAULT_WIDTH)
         for width in found:
-            if width != max(told, key=told.__getitem__, default=DEFAULT_WIDTH):
+            if width != best:
                 self._averages.pop(width, None)
-        return max(told, key=told.__getitem__, default=DEFAULT_WIDTH), told
+        return best, told
 
     def _tiled_auroc(self, width: float, problems: list[Problem]) -> float:
         coords = self.coords

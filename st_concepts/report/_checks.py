@@ -19,7 +19,7 @@ from st_concepts._slots import KEYS
 from st_concepts.concepts import ConceptSet, membership
 from st_concepts.models import SpotVAE
 from st_concepts.report._tables import saliency_method
-from st_concepts.stats import association_test, balanced_tiles, p_text, spearman, top_overlap
+from st_concepts.stats import RANKED, association_test, balanced_tiles, p_text, spearman, top_overlap
 
 N_TOP = 50
 _N_TILES = 16
@@ -201,14 +201,23 @@ def agreement(adata: AnnData, made: ConceptSet, seed: int, section_key: str | No
 
 
 def _targets(adata: AnnData, made: ConceptSet) -> np.ndarray:
-    """Float ``(n_obs, n_concepts)``: inside or outside, NaN elsewhere; the score where the ranking used that."""
+    """Float ``(n_obs, n_concepts)``: inside or outside, NaN elsewhere; the score where genes were ranked by it alone.
+
+    Ranked by both, it is the labels that parts can disagree on, unless most spots have none.
+    """
     members = membership(adata, made)
     target = np.where(members.inside, 1.0, np.where(members.outside, 0.0, np.nan))
     params = adata.uns.get(KEYS.RANK, {}).get("params", {})
-    used = dict(zip(map(str, params.get("concepts", ())), map(str, params.get("target", ())), strict=False))
+    default = "both" if made.params["kind"] in ("groupby", "mask") else "score"
+    how = {words: kind for kind, words in RANKED.items()}.get(str(params.get("ranked_by")))
+    ranked = list(map(str, params.get("concepts", ())))
+    # results of 0.1 have a word for each concept
+    each = np.resize(np.asarray(params.get("target", default) if how is None else how, dtype=object), len(ranked))
+    used = dict(zip(ranked, map(str, each), strict=True))
     scores = get.concept_scores(adata)
     for j, name in enumerate(made.names):
-        if used.get(name, "label" if made.params["kind"] in ("groupby", "mask") else "score") == "score":
+        kind = used.get(name, default)
+        if kind == "score" or (kind == "both" and np.isnan(target[:, j]).mean() > 0.5):
             target[:, j] = scores[name]
     return target
 

@@ -143,3 +143,25 @@ def test_what_is_read_around_the_spots(simulated: AnnData, tmp_path: Path) -> No
     page = page_of(simulated, tmp_path / "a.html", model=model, n_genes=2, stability=False)
     assert check.heading not in page.text
     assert not {"own", "around"} & {o["kind"] for o in page.data["overlays"]}
+
+
+def test_parts_are_compared_by_what_was_tested(simulated: AnnData) -> None:
+    model = stc.SpotVAE(simulated, n_latent=5, seed=0).fit(max_epochs=0, progress=False)
+    stc.tl.concepts(simulated, model, groupby="layer", n_null=0)
+    made, scores = read_concepts(simulated), simulated.obsm["concept_score"].to_numpy()
+    members = simulated.obsm["concept_members"].to_numpy()
+    stc.tl.rank_genes_concepts(simulated, n_null=0, target="score")
+    np.testing.assert_array_equal(_checks._targets(simulated, made), scores)
+    stc.tl.rank_genes_concepts(simulated, n_null=0, target="label")
+    np.testing.assert_array_equal(_checks._targets(simulated, made), np.where(members < 0, np.nan, members))
+    # as results of 0.1 have it, a word for each concept
+    del simulated.uns["rank_genes_concepts"]["params"]["ranked_by"]
+    simulated.uns["rank_genes_concepts"]["params"]["target"] = np.array(["score"] + ["label"] * 4, dtype=object)
+    found = _checks._targets(simulated, made)
+    np.testing.assert_array_equal(found[:, 0], scores[:, 0])
+    np.testing.assert_array_equal(found[:, 1], np.where(members[:, 1] < 0, np.nan, members[:, 1]))
+    # by both: labels, unless most spots have none
+    stc.tl.rank_genes_concepts(simulated, n_null=0)
+    np.testing.assert_array_equal(_checks._targets(simulated, made), np.where(members < 0, np.nan, members))
+    simulated.obsm["concept_members"].iloc[40:] = -1
+    np.testing.assert_array_equal(_checks._targets(simulated, made), scores)
